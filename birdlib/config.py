@@ -1,10 +1,7 @@
-"""Every number, once: the settings of a run as a frozen, typed tree.
+"""One configuration: a preset's name or a YAML file in, a frozen and typed tree of settings out.
 
-The defaults written here are the preset ``paper``: the published numbers where the paper gives them, ours where
-it does not (marked "ours"). The preset ``sample`` is a short list of differences, small enough for two CPU cores.
-A YAML file names the preset it starts from (``base: sample`` or ``base: paper``), then its own values.
-
-Units are in the names: ``_s`` seconds, ``_hz`` hertz, ``_db`` decibels.
+A YAML file names the preset it starts from (``base: sample`` or ``base: paper``), then its own values, by dotted
+keys or nested. The numbers themselves stand in `birdlib.settings`.
 """
 
 from __future__ import annotations
@@ -13,279 +10,16 @@ import difflib
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ValidationError
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+from birdlib.settings import PRESETS, Config
 
 
 class ConfigError(ValueError):
     """A setting that cannot be used: what it is, where it stands and what to write instead."""
-
-
-class Section(BaseModel):
-    """A group of settings: immutable, and closed to names it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-
-class Data(Section):
-    """Where the recordings are. ``dir`` null: the built-in sample data set."""
-
-    dir: Path | None = None
-    traits_file: Path | None = None
-    labels_without_audio: Literal["error", "leave_out"] = "error"
-
-
-class Audio(Section):
-    """The form in which all audio is worked on: mono at this rate."""
-
-    sample_rate_hz: Annotated[int, Field(ge=1000)] = 32_000
-
-
-class Chunks(Section):
-    """How a recording is cut, and over which frames (in samples) the energy of a chunk is measured."""
-
-    length_s: Positive = 5.0
-    overlap_s: Annotated[float, Field(ge=0)] = 1.0
-    tail_min_s: Annotated[float, Field(ge=0)] = 1.0
-    energy_frame: Count = 2048
-    energy_hop: Count = 512
-
-    @model_validator(mode="after")
-    def _overlap_fits(self) -> Chunks:
-        if self.overlap_s >= self.length_s:
-            raise ValueError("chunks.overlap_s must be smaller than chunks.length_s")
-        return self
-
-
-class Silence(Section):
-    """A chunk is silent when its energy, by ``measure``, is under ``threshold``."""
-
-    measure: Literal["relative", "rms", "peak"] = "relative"
-    threshold: Annotated[float, Field(ge=0, le=1)] = 0.1
-
-
-class Splits(Section):
-    """The hold-out test and the folds within the rest."""
-
-    test_share: Annotated[float, Field(ge=0, lt=1)] = 0.15
-    folds: Annotated[int, Field(ge=2)] = 4
-    group_by: Literal["recording", "author"] = "recording"
-
-
-class Batches(Section):
-    """A training epoch holds ``threshold`` chunks of every class.
-
-    ``validation_chunks_per_recording`` bounds the validation that runs after each epoch (null: every kept chunk).
-    The scores that are reported always use every kept chunk. The bound is ours.
-    """
-
-    threshold: Count = 128
-    validation_chunks_per_recording: Count | None = 2
-
-
-class TimeStretch(Section):
-    """Faster or slower with the pitch kept: rates from 1 / (1 + ``max_change``) to 1 + ``max_change``. Range ours."""
-
-    probability: Share = 0.5
-    max_change: Positive = 0.25
-
-
-class PitchShift(Section):
-    """Higher or lower with the tempo kept, by up to ``max_semitones``. Range ours."""
-
-    probability: Share = 0.5
-    max_semitones: Positive = 4.0
-
-
-class GaussianNoise(Section):
-    """White noise at a signal-to-noise ratio drawn from this range. Range ours."""
-
-    probability: Share = 0.5
-    min_snr_db: float = 5.0
-    max_snr_db: float = 40.0
-
-
-class HighPass(Section):
-    """Attenuates below a cut-off drawn from this range (the paper's)."""
-
-    probability: Share = 0.5
-    min_cutoff_hz: Positive = 200.0
-    max_cutoff_hz: Positive = 6000.0
-
-
-class BandPass(Section):
-    """Keeps a band around ``centre_hz`` (the paper's); its width is a share of the centre, drawn from this range."""
-
-    probability: Share = 0.5
-    centre_hz: Positive = 5000.0
-    min_width: Annotated[float, Field(gt=0, lt=2)] = 0.5
-    max_width: Annotated[float, Field(gt=0, lt=2)] = 1.99
-
-
-class Clipping(Section):
-    """Clips up to this share of the samples. The paper's figure clips 90 %, its training less; how much is ours."""
-
-    probability: Share = 0.5
-    max_share: Share = 0.2
-
-
-class CutOut(Section):
-    """Blanks ``count`` boxes, each up to ``max_share`` of the image's height and of its width. Numbers ours."""
-
-    probability: Share = 0.5
-    count: Count = 2
-    max_share: Share = 0.3
-
-
-class Augmentation(Section):
-    """The paper's six on the waveform, then the cut-out on the image.
-
-    ``where``: "host" runs the six as the audiomentations chain, "off" leaves the waveform alone. ``strength``
-    scales how far each effect may go (0: not at all, 1: the ranges below, 2: twice as far), not how often.
-    """
-
-    where: Literal["host", "off"] = "host"
-    strength: Annotated[float, Field(ge=0, le=2)] = 1.0
-    time_stretch: TimeStretch = TimeStretch()
-    pitch_shift: PitchShift = PitchShift()
-    gaussian_noise: GaussianNoise = GaussianNoise()
-    high_pass: HighPass = HighPass()
-    band_pass: BandPass = BandPass()
-    clipping: Clipping = Clipping()
-    cut_out: CutOut = CutOut()
-
-
-class Spectrogram(Section):
-    """The log-mel image. ``hop`` and ``n_mels`` give the paper's 320 x 128; ``n_fft`` and the mel range are ours."""
-
-    n_fft: Count = 2048
-    hop: Count = 500
-    n_mels: Count = 128
-    fmin_hz: Annotated[float, Field(ge=0)] = 40.0
-    fmax_hz: Positive = 15_000.0
-    top_db: Positive = 80.0
-
-
-class Model(Section):
-    """``backbone``: custom_cnn or a keras.applications model; ``weights``: imagenet, null or a file."""
-
-    backbone: str = "convnext_tiny"
-    weights: str | None = "imagenet"
-    hidden: tuple[Count, ...] = (1024, 512)
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-
-
-class Phase(Section):
-    """One training phase under Adam. The epoch limit and the early-stopping patience are ours."""
-
-    learning_rate: Positive = 1e-3
-    batch_size: Count = 128
-    epochs: Count = 40
-    plateau_patience: Count = 2
-    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    early_stopping_patience: Count = 6
-
-
-class Testing(Section):
-    """How results are read: the two binary tasks, and the soundscapes looked at when there is no test set."""
-
-    near_threatened_is_endangered: bool = False
-    nocturnal_source: Literal["either", "soib", "eltontraits"] = "either"
-    unlabeled_soundscapes: Annotated[int, Field(ge=0)] = 3
-    batch_size: Count = 64
-
-
-class Compute(Section):
-    """What changes the speed and not the results: worker processes (0: one a core), and when a file is given up."""
-
-    workers: Annotated[int, Field(ge=0)] = 0
-    file_time_limit_s: Positive = 120.0
-
-
-class Config(Section):
-    """The whole of a run's settings. ``folds`` are those that are trained and tested; ``seed`` rules every draw."""
-
-    data: Data = Data()
-    audio: Audio = Audio()
-    chunks: Chunks = Chunks()
-    silence: Silence = Silence()
-    splits: Splits = Splits()
-    batches: Batches = Batches()
-    augmentation: Augmentation = Augmentation()
-    spectrogram: Spectrogram = Spectrogram()
-    model: Model = Model()
-    phase_1: Phase = Phase()
-    phase_2: Phase = Phase(learning_rate=4e-5, batch_size=16)
-    testing: Testing = Testing()
-    compute: Compute = Compute()
-    folds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
-    seed: Annotated[int, Field(ge=0)] = 0
-
-    @field_validator("folds", mode="before")
-    @classmethod
-    def _one_fold_is_a_list_of_one(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, int) else value
-
-    @model_validator(mode="after")
-    def _parts_fit(self) -> Config:
-        if bad := [fold for fold in self.folds if not 0 <= fold < self.splits.folds]:
-            raise ValueError(
-                f"folds: there is no fold {bad[0]}; splits.folds={self.splits.folds} gives 0 to {self.splits.folds - 1}"
-            )
-        if len(set(self.folds)) < len(self.folds):
-            raise ValueError("folds: a fold is named twice")
-        if not self.spectrogram.fmin_hz < self.spectrogram.fmax_hz <= self.audio.sample_rate_hz / 2:
-            raise ValueError("spectrogram: fmin_hz < fmax_hz <= audio.sample_rate_hz / 2 must hold")
-        if self.chunk_samples < max(self.chunks.energy_frame, self.spectrogram.n_fft):
-            raise ValueError("chunks.length_s: a chunk is shorter than spectrogram.n_fft or chunks.energy_frame")
-        return self
-
-    @property
-    def chunk_samples(self) -> int:
-        """Length of a chunk in samples."""
-        return round(self.chunks.length_s * self.audio.sample_rate_hz)
-
-    @property
-    def step_samples(self) -> int:
-        """Distance between the starts of two chunks in samples."""
-        return self.chunk_samples - round(self.chunks.overlap_s * self.audio.sample_rate_hz)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Shape of a chunk's image: (mel bands, frames, 3)."""
-        return self.spectrogram.n_mels, self.chunk_samples // self.spectrogram.hop, 3
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {},
-    "sample": {
-        "batches.threshold": 24,
-        "batches.validation_chunks_per_recording": None,
-        "augmentation.strength": 0.5,
-        "augmentation.time_stretch.probability": 0.25,
-        "augmentation.pitch_shift.probability": 0.25,
-        "augmentation.gaussian_noise.probability": 0.25,
-        "augmentation.high_pass.probability": 0.25,
-        "augmentation.high_pass.max_cutoff_hz": 2000.0,
-        "augmentation.band_pass.probability": 0.25,
-        "augmentation.clipping.probability": 0.25,
-        "model.backbone": "custom_cnn",
-        "model.weights": None,
-        "model.hidden": (128,),
-        "model.dropout": 0.3,
-        "phase_1.batch_size": 32,
-        "phase_1.epochs": 16,
-        "phase_2.learning_rate": 3e-4,
-        "phase_2.batch_size": 16,
-        "phase_2.epochs": 6,
-    },
-}
 
 
 def load(name_or_file: str | Path = "paper", overrides: Mapping[str, Any] | str | None = None) -> Config:
@@ -304,15 +38,15 @@ def load(name_or_file: str | Path = "paper", overrides: Mapping[str, Any] | str 
         cannot be read.
     """
     if str(name_or_file) in PRESETS:
-        return _override(_override(Config(), PRESETS[str(name_or_file)], "preset"), _mapping(overrides), "overrides")
+        return _override(_override(Config(), PRESETS[str(name_or_file)], "preset"), mapping(overrides), "overrides")
     path = Path(name_or_file)
     if not path.is_file():
         raise ConfigError(f"config {str(name_or_file)!r} is neither a preset ({', '.join(PRESETS)}) nor a file")
-    values = _mapping(_read(path), str(path))
+    values = mapping(_read(path), str(path))
     base = values.pop("base", None)
     if base not in PRESETS:
         raise ConfigError(f"{path}: write which preset it starts from, 'base: sample' or 'base: paper'")
-    return _override(_override(load(base), values, str(path)), _mapping(overrides), "overrides")
+    return _override(_override(load(base), values, str(path)), mapping(overrides), "overrides")
 
 
 def dump(config: Config) -> str:
@@ -349,8 +83,14 @@ def _read(path: Path) -> Any:
         raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
 
 
-def _mapping(values: Any, where: str = "overrides") -> dict[str, Any]:
-    """`values` (a mapping, YAML text of one, or nothing) as a plain dictionary."""
+def mapping(values: Mapping[str, Any] | str | None, where: str = "overrides") -> dict[str, Any]:
+    """`values` (a mapping, YAML text of one, or nothing) as a plain dictionary.
+
+    Raises
+    ------
+    ConfigError
+        if it is neither; `where` says in the message what was read.
+    """
     if isinstance(values, str):
         try:
             values = yaml.safe_load(values)
@@ -416,14 +156,17 @@ def _converted(value: Any, annotation: Any) -> Any:
         return None
     if typing.get_origin(annotation) is tuple:
         text = value.strip()
-        return yaml.safe_load(text if text.startswith("[") else f"[{text}]")
+        try:
+            return yaml.safe_load(text if text.startswith("[") else f"[{text}]")
+        except yaml.YAMLError:
+            return value  # pydantic says what it should be
     return value
 
 
 def _in_words(error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"])
+        where = ".".join(part for part in problem["loc"] if isinstance(part, str))  # without the place in a list
         message = problem["msg"].removeprefix("Value error, ")
         lines.append(f"{where}={problem['input']!r}: {message}" if where in keys() else message)
     return "; ".join(lines)
