@@ -1,0 +1,196 @@
+"""What makes what: the one table of the series, and the fingerprints that follow from it.
+
+For each notebook the table holds the settings it reads, the files it reads and the files it writes. Missing-input
+errors, skipping what is unchanged and the order of the series all read it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import birdlib
+
+if TYPE_CHECKING:
+    from birdlib.config import Config
+
+
+class RunError(RuntimeError):
+    """A run folder that cannot be used as asked: what is wrong, in which folder, and what to do."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A row of the table of what makes what.
+
+    ``sections`` are names of `Config` fields; ``data`` are names in the data folder; ``reads`` and ``writes`` are
+    paths in the run folder, where ``{fold}`` stands for each fold of the settings.
+    """
+
+    name: str
+    sections: tuple[str, ...]
+    data: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+
+
+_IMAGES = ("audio", "chunks", "silence", "spectrogram")
+STAGES = (
+    Stage(
+        "01_eda",
+        sections=("data",),
+        data=("train_metadata.csv", "train_audio"),
+        writes=("tables/recordings.parquet",),
+    ),
+    Stage(
+        "02_chunking",
+        sections=("data", "audio", "chunks", "silence", "splits", "seed"),
+        reads=("tables/recordings.parquet",),
+        writes=("tables/chunks.parquet", "tables/audio.parquet", "tables/splits.parquet"),
+    ),
+    Stage(
+        "03_augmentation",
+        sections=(*_IMAGES, "batches", "augmentation", "folds", "seed"),
+        reads=("tables/chunks.parquet", "tables/splits.parquet"),
+    ),
+    Stage(
+        "04_phase_1",
+        sections=(*_IMAGES, "batches", "augmentation", "model", "phase_1", "folds", "seed"),
+        reads=("tables/chunks.parquet", "tables/splits.parquet"),
+        writes=("models/phase_1_fold_{fold}.keras", "history/phase_1_fold_{fold}.csv", "metrics/04_phase_1.json"),
+    ),
+    Stage(
+        "05_phase_2",
+        sections=(*_IMAGES, "batches", "augmentation", "phase_2", "folds", "seed"),
+        reads=(
+            "tables/chunks.parquet",
+            "tables/splits.parquet",
+            "models/phase_1_fold_{fold}.keras",
+            "metrics/04_phase_1.json",
+        ),
+        writes=("models/phase_2_fold_{fold}.keras", "history/phase_2_fold_{fold}.csv", "metrics/05_phase_2.json"),
+    ),
+    Stage(
+        "06_testing",
+        sections=("data", *_IMAGES, "testing", "folds", "seed"),
+        data=(
+            "sample_submission.csv",
+            "traits.csv",
+            "test_soundscapes",
+            "test_soundscapes_truth.csv",
+            "unlabeled_soundscapes",
+        ),
+        reads=(
+            "tables/chunks.parquet",
+            "tables/splits.parquet",
+            "models/phase_2_fold_{fold}.keras",
+        ),
+        writes=("tables/predictions.parquet", "submission.csv", "metrics/06_testing.json"),
+    ),
+)
+
+
+def stage(name: str) -> Stage:
+    """The stage of this name, or of its number ("03" is 03_augmentation).
+
+    Raises
+    ------
+    RunError
+        if there is none; the message lists them.
+    """
+    found = [one for one in STAGES if one.name == name or one.name.split("_")[0] == str(name).zfill(2)]
+    if not found:
+        raise RunError(f"there is no stage {name!r}; the stages are {', '.join(one.name for one in STAGES)}")
+    return found[0]
+
+
+def notebook(name: str) -> Path:
+    """Where the notebook of a stage lies: inside the installed package, or in the repository it is run from."""
+    package = Path(birdlib.__file__).parent
+    for folder in (package / "notebooks", package.parent / "notebooks"):
+        if (path := folder / f"{name}.ipynb").is_file():
+            return path
+    raise RunError(f"the notebook {name}.ipynb is neither in {package} nor beside it: reinstall birdlib")
+
+
+def files(names: tuple[str, ...], config: Config) -> list[str]:
+    """Names of the table with ``{fold}`` written out."""
+    return [
+        name.format(fold=fold) for name in names for fold in (config.folds if "{fold}" in name else config.folds[:1])
+    ]
+
+
+def upstream(this: Stage) -> list[Stage]:
+    """The stages whose files this one reads, in the order of the series."""
+    return [one for one in STAGES if set(one.writes) & set(this.reads)]
+
+
+def fingerprint(this: Stage, config: Config, folder: Path) -> str:
+    """What a stage's results follow from, as a hex digest: settings, inputs, code of the notebook, version, data."""
+    cells = json.loads(notebook(this.name).read_text(encoding="utf-8"))["cells"]
+    parts = {
+        "settings": settings(this, config),
+        "upstream": [fingerprint(one, config, folder) for one in upstream(this)],
+        # What they really wrote: a network trained again with the same settings is another network.
+        "inputs": [record(one, folder).get("outputs") for one in upstream(this)],
+        "notebook": ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"],
+        "version": birdlib.__version__,
+        "data": listing(config.data.dir or folder / "sample_data", this.data),
+        # A table's content counts, not its size alone: a corrected label is often as long as the wrong one.
+        "csv": [_digest(path.read_text("utf-8", "replace")) for path in _tables(this, config, folder)],
+        "files": [
+            Path(file).stat().st_size
+            for section, file in (("testing", config.testing.traits_file), ("model", config.model.weights))
+            if section in this.sections and file and Path(file).is_file()
+        ],
+    }
+    return _digest(parts)
+
+
+def record_path(this: Stage, folder: Path) -> Path:
+    """Where a finished stage is recorded."""
+    return folder / "stages" / f"{this.name}.json"
+
+
+def record(this: Stage, folder: Path) -> dict[str, Any]:
+    """What is recorded of a finished stage; an empty dictionary if it has not finished."""
+    path = record_path(this, folder)
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def listing(data_dir: Path, names: tuple[str, ...]) -> list[tuple[str, int]]:
+    """Names and sizes of the files under some names of the data folder (times change on Kaggle), sorted."""
+    found = []
+    for name in names:
+        top = data_dir / name
+        inside = (Path(root) / file for root, _, below in os.walk(top) for file in below)
+        for path in [top] if top.is_file() else inside:
+            with contextlib.suppress(OSError):  # a file that vanishes meanwhile is not there
+                found.append((path.relative_to(data_dir).as_posix(), path.stat().st_size))
+    return sorted(found)
+
+
+def settings(this: Stage, config: Config) -> dict[str, Any]:
+    """The sections of the settings that a stage reads, as plain values."""
+    tree = config.model_dump(mode="json", include=set(this.sections))
+    tree.get("data", {}).pop("dir", None)  # where the data lie does not matter; the listing says what they are
+    return tree
+
+
+def listing_digest(data_dir: Path, names: tuple[str, ...]) -> str:
+    """A digest of `listing`."""
+    return _digest(listing(data_dir, names))
+
+
+def _tables(this: Stage, config: Config, folder: Path) -> list[Path]:
+    data_dir = config.data.dir or folder / "sample_data"
+    return [data_dir / name for name in this.data if name.endswith(".csv") and (data_dir / name).is_file()]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
