@@ -1,0 +1,139 @@
+"""Decoding: any file libsndfile reads -> float32 mono at the rate asked for, or one `AudioError`.
+
+Everything here reads a file from front to back in blocks, or one stretch of it; nothing holds a long recording.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+
+BLOCK_S = 10.0
+MAX_HEADER_FRAMES = 2**48  # a truncated Ogg says 2**63 - 1; no recording has 2**48 frames
+# A Vorbis seek into the last page of an Ogg is off by what was trimmed from its end; pages are shorter than this.
+LAST_PAGE_S = 3.0
+MARGIN_S = 0.05  # longer than half the resampler's filter at any rate in use
+
+
+class AudioError(ValueError):
+    """A file that does not give audio; the message says which and why."""
+
+
+class Info(NamedTuple):
+    """What a file's header says: length in seconds (nan where the header does not know), rate in Hz, channels."""
+
+    duration_s: float
+    sample_rate_hz: int
+    channels: int
+
+
+def info(path: Path) -> Info:
+    """What the header of `path` says. Raises `AudioError` if it is not an audio file."""
+    with _opened(path) as file:
+        frames = file.frames if 0 <= file.frames < MAX_HEADER_FRAMES else math.nan
+        return Info(frames / file.samplerate, file.samplerate, file.channels)
+
+
+def blocks(path: Path, sample_rate_hz: int) -> Iterator[np.ndarray]:
+    """The whole recording from front to back, a block at a time.
+
+    Yields
+    ------
+    block : float32 (samples,), mono, at `sample_rate_hz`, some `BLOCK_S` seconds long.
+
+    Raises
+    ------
+    AudioError
+        if the file cannot be opened, or breaks on the way.
+    """
+    with _opened(path) as file:
+        size = int(BLOCK_S * file.samplerate)
+        resample = _resampler(file.samplerate, sample_rate_hz)
+        while len(frames := file.read(size, dtype="float32", always_2d=True)):
+            yield resample(_mono(frames), False)
+        yield resample(np.zeros(0, np.float32), True)
+
+
+def read(path: Path, sample_rate_hz: int, start: int = 0, samples: int | None = None) -> np.ndarray:
+    """One stretch of a recording.
+
+    Parameters
+    ----------
+    sample_rate_hz : rate of the result; `start` and `samples` count at this rate.
+    start, samples : the stretch; all the rest when `samples` is None. It is shorter where the recording ends.
+
+    Returns
+    -------
+    audio : float32 (samples,), mono; the same samples that `blocks` gives there.
+
+    Raises
+    ------
+    AudioError
+        if the file cannot be opened or read there.
+    """
+    if samples is None:
+        return np.concatenate(list(blocks(path, sample_rate_hz)))[start:]
+    with _opened(path) as file:
+        if file.samplerate == sample_rate_hz:
+            return _stretch(file, start, samples)
+        import soxr
+
+        # Begin where a source sample and a result sample fall together, or the two would differ by a phase.
+        common = math.gcd(file.samplerate, sample_rate_hz)
+        source_step, step = file.samplerate // common, sample_rate_hz // common
+        margin = math.ceil(MARGIN_S * sample_rate_hz / step)
+        first, last = max(0, start // step - margin), (start + samples) // step + margin + 1
+        source = _stretch(file, first * source_step, (last - first) * source_step)
+        result = soxr.resample(source, file.samplerate, sample_rate_hz)
+        return np.ascontiguousarray(result[start - first * step :][:samples])
+
+
+def to_int16(samples: np.ndarray) -> np.ndarray:
+    """Float audio in -1..1 as int16 of the same shape; what is louder is clipped."""
+    return np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
+
+
+def to_float(samples: np.ndarray) -> np.ndarray:
+    """int16 audio as float32 in -1..1, of the same shape."""
+    return samples.astype(np.float32) / np.float32(32768.0)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
+    try:
+        if not Path(path).is_file():  # asked first, since opening a named pipe would wait for ever
+            raise AudioError(f"{path}: {'not a file' if Path(path).exists() else 'no such file'}")
+        with soundfile.SoundFile(path) as file:
+            yield file
+    except (soundfile.SoundFileError, OSError, RuntimeError, TypeError) as error:
+        reason = getattr(error, "error_string", None) or str(error) or type(error).__name__
+        raise AudioError(f"{path}: not readable as audio: {' '.join(reason.split())}") from error
+
+
+def _stretch(file: soundfile.SoundFile, start: int, frames: int) -> np.ndarray:
+    if start >= file.frames:
+        return np.zeros(0, np.float32)
+    last_page = file.frames - int(LAST_PAGE_S * file.samplerate) if file.format == "OGG" else start
+    before = max(0, min(start, last_page))
+    file.seek(before)
+    file.read(start - before)
+    return _mono(file.read(frames, dtype="float32", always_2d=True))
+
+
+def _mono(frames: np.ndarray) -> np.ndarray:
+    mono = frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1)
+    return mono if np.isfinite(mono).all() else np.nan_to_num(mono, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _resampler(source_hz: int, target_hz: int):
+    if source_hz == target_hz:
+        return lambda block, last: block
+    import soxr
+
+    return soxr.ResampleStream(source_hz, target_hz, 1, dtype="float32").resample_chunk

@@ -1,0 +1,229 @@
+"""The recordings table: what ``train_metadata.csv`` says, what the files' headers say, and traits of the species."""
+
+from __future__ import annotations
+
+import ast
+from importlib.resources import files
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from birdlib import audio
+from birdlib.parallel import Failure, map_files
+
+if TYPE_CHECKING:
+    from birdlib.config import Config
+
+COLUMNS = (
+    "primary_label",
+    "secondary_labels",
+    "type",
+    "latitude",
+    "longitude",
+    "scientific_name",
+    "common_name",
+    "author",
+    "license",
+    "rating",
+    "url",
+    "filename",
+)
+REQUIRED = ("primary_label", "filename")
+RESERVED = {"filename", "start_s", "split", "fold", "primary_label", "row_id"}
+NUMBERS = ("latitude", "longitude", "rating")
+TRAITS = ("primary_label", "iucn", "nocturnal_soib", "nocturnal_eltontraits")
+THREATENED = ("VU", "EN", "CR", "EW", "EX")
+ASSESSED = ("LC", "NT", *THREATENED)
+FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+class MetadataError(ValueError):
+    """A data folder that cannot be used as it is: what is wrong, where, and what to do."""
+
+
+class Recordings(NamedTuple):
+    """A table with a row a recording, and what was set aside or repaired on the way (path -> reason)."""
+
+    table: pd.DataFrame
+    problems: dict[str, str]
+
+
+def load(data_dir: Path) -> Recordings:
+    """Reads ``train_metadata.csv``.
+
+    Returns
+    -------
+    table : the 12 `COLUMNS`, sorted by filename: text, but latitude, longitude and rating float64 and
+        secondary_labels a list of labels. Columns that the file lacks are empty; others are left out.
+    problems : rows set aside (no label, a file name that leaves the folder, a name that was there before), and
+        secondary labels that could not be read and count as none.
+
+    Raises
+    ------
+    MetadataError
+        if the folder or the file is missing, empty or no CSV, or lacks a column of `REQUIRED`.
+    """
+    table = _read_csv(data_dir, "train_metadata.csv", REQUIRED).reindex(columns=list(COLUMNS))
+    table["primary_label"] = table["primary_label"].str.strip()
+    if taken := sorted(RESERVED & set(table["primary_label"].dropna())):
+        raise MetadataError(f"{data_dir}/train_metadata.csv: {taken[0]!r} cannot be a label: tables have such a column")
+    for column in NUMBERS:
+        table[column] = pd.to_numeric(table[column], errors="coerce").astype("float64")
+    problems: dict[str, str] = {}
+    table["secondary_labels"] = [
+        _labels(text, str(name), problems)
+        for text, name in zip(table["secondary_labels"], table["filename"], strict=True)
+    ]
+    good = _usable_rows(table, problems)
+    if not good.any():
+        reason = next(iter(problems.values()))
+        raise MetadataError(f"{data_dir / 'train_metadata.csv'} has no row that can be used, the first for: {reason}")
+    return Recordings(table[good].sort_values("filename", ignore_index=True), problems)
+
+
+def inspect(recordings: pd.DataFrame, data_dir: Path, config: Config) -> Recordings:
+    """Looks at the header of every file.
+
+    Returns
+    -------
+    table : `recordings` with duration_s (float64 seconds), sample_rate_hz and channels (Int32), as the header says;
+        missing where a file cannot be opened.
+    problems : those files.
+    """
+    found: dict[str, audio.Info] = {}
+    problems: dict[str, str] = {}
+    folder = data_dir / "train_audio"
+    results = map_files(
+        lambda name: audio.info(folder / name),
+        list(recordings["filename"]),
+        config.compute.file_time_limit_s,
+        config.compute.workers,
+        "looking at the files",
+    )
+    for name, result in results:
+        if isinstance(result, Failure):
+            problems[name] = result.reason.removeprefix(f"{folder / name}: ")
+        else:
+            found[name] = result
+    nothing = audio.Info(np.nan, pd.NA, pd.NA)
+    columns = zip(*(found.get(name, nothing) for name in recordings["filename"]), strict=True)
+    table = recordings.assign(**dict(zip(audio.Info._fields, map(list, columns), strict=True)))
+    return Recordings(table.astype({"duration_s": "float64", "sample_rate_hz": "Int32", "channels": "Int32"}), problems)
+
+
+def readable(recordings: pd.DataFrame) -> pd.Series:
+    """Whether each recording's file could be opened (bool, indexed like `recordings`)."""
+    return recordings["sample_rate_hz"].notna()
+
+
+def labels_without_audio(recordings: pd.DataFrame, sounding: pd.Series, config: Config) -> list[str]:
+    """The labels that no recording is left of, where `sounding` (bool, indexed like `recordings`) says which are.
+
+    Raises
+    ------
+    MetadataError
+        if there are any and ``data.labels_without_audio`` is "error", or if there is no audio at all.
+    """
+    silent = sorted(set(recordings["primary_label"]) - set(recordings.loc[sounding, "primary_label"]))
+    if not sounding.any():
+        first = recordings["filename"].iloc[0]
+        raise MetadataError(
+            f"none of the {len(recordings)} files of train_metadata.csv can be read (train_audio/{first})"
+        )
+    if (left := recordings.loc[sounding, "primary_label"]).nunique() < 2:
+        raise MetadataError(
+            f"{left.iloc[0]} is the only label with audio: a classifier needs two or more to tell apart"
+        )
+    if silent and config.data.labels_without_audio == "error":
+        raise MetadataError(
+            f"{len(silent)} label(s) without any readable audio: {', '.join(silent[:10])}; restore the files, take the "
+            "rows out of train_metadata.csv, or set data.labels_without_audio=leave_out"
+        )
+    return silent
+
+
+def traits(labels: list[str], data_dir: Path, config: Config) -> pd.DataFrame:
+    """Which species are endangered and which nocturnal.
+
+    Read from ``testing.traits_file``, else from ``traits.csv`` in the data folder, else from the package (the species
+    of BirdCLEF 2024, with the source of each entry). Flags are 1, true or yes, and 0, false or no.
+
+    Returns
+    -------
+    table : indexed by `labels`, columns endangered and nocturnal ("boolean", missing for a species without an entry).
+
+    Raises
+    ------
+    MetadataError
+        if the file lacks a column of `TRAITS`.
+    """
+    own = config.testing.traits_file or data_dir / "traits.csv"
+    if config.testing.traits_file or own.exists():
+        entries = _read_csv(own.parent, own.name, TRAITS)
+    else:
+        entries = pd.read_csv(str(files("birdlib") / "traits.csv"), dtype="str")
+    entries = entries.drop_duplicates("primary_label").set_index("primary_label")
+    endangered = THREATENED + (("NT",) if config.testing.near_threatened_is_endangered else ())
+    source = config.testing.nocturnal_source
+    columns = ["nocturnal_soib", "nocturnal_eltontraits"] if source == "either" else [f"nocturnal_{source}"]
+    status = entries["iucn"].str.strip().str.upper()
+    nocturnal = entries[columns].apply(lambda column: column.str.strip().str.lower().map(FLAGS)).astype("boolean")
+    table = pd.DataFrame(
+        {
+            "endangered": status.isin(endangered).astype("boolean").where(status.isin(ASSESSED)),
+            # By either source: yes where one says so; missing only where both say nothing.
+            "nocturnal": nocturnal.any(axis=1).astype("boolean").where(nocturnal.notna().any(axis=1)),
+        }
+    )
+    return table.reindex(labels)
+
+
+def _read_csv(folder: Path, name: str, required: tuple[str, ...]) -> pd.DataFrame:
+    if not folder.is_dir():
+        raise MetadataError(f"{folder} is {'not a folder' if folder.exists() else 'missing'}: it should hold {name}")
+    path = folder / name
+    if not path.is_file():
+        hint = ": a data folder holds train_metadata.csv and train_audio/" if name == "train_metadata.csv" else ""
+        raise MetadataError(f"{path} is missing{hint}")
+    try:
+        table = pd.read_csv(path, dtype="str", encoding="utf-8-sig", keep_default_na=False, na_values=[""])
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise MetadataError(f"{path} is not readable as CSV: {' '.join(str(error).split())}") from None
+    if missing := [column for column in required if column not in table.columns]:
+        raise MetadataError(f"{path} lacks the column {missing[0]!r}; it has {', '.join(map(str, table.columns))}")
+    if table.empty:
+        raise MetadataError(f"{path} has no rows")
+    return table
+
+
+def _labels(text: object, name: str, problems: dict[str, str]) -> list[str]:
+    if pd.isna(text):
+        return []
+    try:
+        value = ast.literal_eval(str(text))
+        if isinstance(value, list | tuple):
+            return [str(label) for label in value if label]
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        pass
+    problems[name] = f"used, but its secondary labels are not a list and count as none: {str(text)[:60]}"
+    return []
+
+
+def _usable_rows(table: pd.DataFrame, problems: dict[str, str]) -> pd.Series:
+    names = table["filename"].fillna("").astype("str")
+    reasons = pd.Series("", index=table.index)
+    reasons[[_leaves(name) for name in names]] = "refused: the file name leaves the data folder"
+    reasons[names == ""] = "the row has no filename"
+    reasons[table["primary_label"].isna()] = "the row has no primary_label"
+    usable = names[reasons == ""]
+    reasons[usable.index[usable.duplicated()]] = "a second row of the same file: the first is used"
+    for row, reason in reasons[reasons != ""].items():
+        problems[names[row] or f"row {row + 2} of train_metadata.csv"] = reason
+    return reasons == ""
+
+
+def _leaves(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts or "\\" in name
