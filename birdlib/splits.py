@@ -1,0 +1,238 @@
+"""Hold-out and folds: which recordings train, which validate, which are kept for the test.
+
+The unit that is dealt out is the *group*: recordings that must not stand on two sides. Recordings with identical
+audio are one group; with ``group_by="author"`` so are all recordings of one author. A group stays whole, also when
+it holds several labels. The rules, in the order in which they win:
+
+1. at least one group of every class is on every training side. A class with one group is always in training; a
+   class with two is never in the test;
+2. a class with three groups or more is in the test, where that takes nothing from rule 1;
+3. the test holds ``test_share`` of each class, and each fold an equal part of the rest, as closely as whole groups
+   allow.
+
+Chance is an address: what a group draws follows from the seed and the group's own name. So the order of the rows does
+not change where a recording goes, and another class changes it at most where a class could as well have one recording
+more in the test: the size of the whole test then decides.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from birdlib import chance, dealing
+
+COLUMNS = ("filename", "primary_label", "group", "split", "fold")
+
+
+class SplitError(ValueError):
+    """Recordings that cannot be split, or a split that cannot be trusted: what is wrong, with an example."""
+
+
+def make(
+    recordings: pd.DataFrame, test_share: float, folds: int, group_by: Literal["recording", "author"], seed: int
+) -> pd.DataFrame:
+    """Deal the recordings out: test, or one of the folds of the training split.
+
+    Parameters
+    ----------
+    recordings : DataFrame
+        A row a recording: ``filename`` (unique), ``primary_label``, ``audio_hash`` (recordings with the same one are
+        one group) and, for ``group_by="author"``, ``author``. A missing or blank hash or author is shared with none.
+    test_share : float
+        Share of each class to keep for the test, 0 to below 1. With 0 there is no test.
+    folds : int
+        Number of folds in the rest, 2 to 127.
+    group_by : {"recording", "author"}
+        What must not stand on two sides, besides identical audio.
+    seed : int
+        Not negative.
+
+    Returns
+    -------
+    DataFrame
+        A row a recording, sorted by filename: ``filename``, ``primary_label``, ``group`` (the smallest filename in
+        the group), ``split`` ("test" or "train"), ``fold`` (int8: the fold that the recording validates; -1 where
+        none does: the test, and what is always in training).
+
+    Raises
+    ------
+    SplitError
+        For no recordings, a missing column, filename or label, a filename twice, or settings out of range.
+    """
+    for name, value, fits in (
+        ("test_share", test_share, 0 <= test_share < 1),
+        ("folds", folds, 2 <= folds <= 127),
+        ("group_by", group_by, group_by in ("recording", "author")),
+    ):
+        if not fits:
+            raise SplitError(f"splits.{name}={value!r} is out of range")
+    table = _readied(recordings, ["audio_hash"] + ["author"] * (group_by == "author"))
+    group_of = _components(table)
+    names = table["filename"].to_numpy()[np.unique(group_of, return_index=True)[1]]
+    classes = pd.factorize(table["primary_label"])[0]
+    counts = coo_array((np.ones(len(table), dtype=np.int64), (group_of, classes))).tocsr()
+    draws = _draws(names, seed, 1 + folds)
+    test = dealing.pick_test(counts, test_share, draws[:, 0])
+    fold = dealing.pick_folds(counts, test, draws[:, 1:])
+    return pd.DataFrame(
+        {
+            "filename": table["filename"],
+            "primary_label": table["primary_label"],
+            "group": names[group_of],
+            "split": np.where(test[group_of], "test", "train"),
+            "fold": fold[group_of].astype(np.int8),
+        }
+    )
+
+
+def check(splits: pd.DataFrame) -> None:
+    """Look for leaks in a splits table; every run does so before it trusts one.
+
+    Parameters
+    ----------
+    splits : DataFrame
+        As `make` returns it.
+
+    Raises
+    ------
+    SplitError
+        Naming an example, if a filename is there twice, a group is on two sides, a class is missing from a training
+        side, or a column or value is not as it should be.
+    """
+    _require(splits, COLUMNS)
+    _refuse(splits, ~splits["split"].isin(["train", "test"]), "split is neither train nor test")
+    if not pd.api.types.is_integer_dtype(splits["fold"]):
+        raise SplitError(f"splits: fold holds {splits['fold'].dtype}, not whole numbers")
+    _refuse(splits, splits["fold"] < -1, "fold is under -1")
+    _refuse(splits, (splits["split"] == "test") & (splits["fold"] != -1), "a test recording validates a fold")
+    _refuse(splits, splits["filename"].duplicated(), "filename is there twice")
+    side_of = splits["split"] + splits["fold"].astype(str)
+    first = side_of.groupby(splits["group"]).transform("first")
+    _refuse(splits, side_of != first, "its group is on two sides")
+    _check_classes(splits)
+
+
+def side(splits: pd.DataFrame, part: Literal["train", "validation", "test"], fold: int | None = None) -> pd.DataFrame:
+    """The recordings on one side.
+
+    Parameters
+    ----------
+    splits : DataFrame
+        As `make` returns it.
+    part : {"train", "validation", "test"}
+        Which side.
+    fold : int or None
+        The fold that validates. None: "train" is then all that is not test. The test is the same for every fold.
+
+    Returns
+    -------
+    DataFrame
+        Rows of `splits`, in their order. The test may be empty.
+
+    Raises
+    ------
+    SplitError
+        For an unknown part, no fold for "validation", or a fold that no recording validates.
+    """
+    if part not in ("train", "validation", "test"):
+        raise SplitError(f"there is no side {part!r}; the sides are train, validation and test")
+    if part == "test":
+        return splits[splits["split"] == "test"]
+    training = splits["split"] == "train"
+    if fold is None:
+        if part == "validation":
+            raise SplitError("validation is of one fold: say which")
+        return splits[training]
+    validating = training & (splits["fold"] == fold)
+    if fold < 0 or not validating.any():
+        raise SplitError(
+            f"no recording validates fold {fold}: too few groups for so many folds: lower splits.folds, or set "
+            "splits.group_by=recording"
+        )
+    return splits[validating if part == "validation" else training & ~validating]
+
+
+def unscored(splits: pd.DataFrame, fold: int | None = None) -> list[str]:
+    """The classes that a score has to leave out, for they have no recording there.
+
+    Parameters
+    ----------
+    splits : DataFrame
+        As `make` returns it.
+    fold : int or None
+        The fold whose validation is scored; None: the test.
+
+    Returns
+    -------
+    list of str
+        Labels, sorted.
+    """
+    scored = side(splits, "test") if fold is None else side(splits, "validation", fold)
+    return sorted(set(labels(splits)) - set(scored["primary_label"]))
+
+
+def labels(splits: pd.DataFrame) -> list[str]:
+    """The classes, sorted: the order of a model's outputs."""
+    return sorted(splits["primary_label"].unique())
+
+
+def _require(table: pd.DataFrame, columns: tuple[str, ...]) -> None:
+    if missing := [column for column in columns if column not in table]:
+        raise SplitError(f"splits: no column {', '.join(missing)}; there are {', '.join(map(str, table.columns))}")
+    if table.empty:
+        raise SplitError("splits: there are no recordings")
+    for column in ("filename", "primary_label", "group"):
+        if column in columns:
+            _refuse(table, table[column].isna() | (table[column] == ""), f"{column} is missing")
+
+
+def _refuse(table: pd.DataFrame, bad: pd.Series, what: str) -> None:
+    if bad.any():
+        row = table[bad].iloc[0]
+        raise SplitError(f"splits: {what}: {row['filename']} ({row['primary_label']}), {int(bad.sum())} in all")
+
+
+def _check_classes(splits: pd.DataFrame) -> None:
+    """Every class is in training, and not only in what one fold takes out to validate."""
+    training = splits.loc[splits["split"] == "train"].groupby("primary_label")["fold"]
+    if absent := sorted(set(splits["primary_label"]) - set(training.groups)):
+        raise SplitError(f"splits: class {absent[0]} has no training recording")
+    fold = training.first()[(training.nunique() == 1) & (training.first() >= 0)]
+    for label, only in fold.items():
+        raise SplitError(f"splits: class {label} has no recording on the training side of fold {only}")
+
+
+def _readied(recordings: pd.DataFrame, links: list[str]) -> pd.DataFrame:
+    """Checked and sorted by filename; `links` (what ties recordings together) with None where there is nothing."""
+    _require(recordings, ("filename", "primary_label", *links))
+    _refuse(recordings, recordings["filename"].duplicated(), "filename is there twice")
+    table = recordings[["filename", "primary_label"]].astype(str)
+    for link in links:
+        text = recordings[link].astype(object).where(recordings[link].notna(), "").astype(str).str.strip()
+        table[link] = text.where(text != "", None)
+    return table.sort_values("filename", ignore_index=True)
+
+
+def _components(table: pd.DataFrame) -> np.ndarray:
+    """The group of every row, int (rows,), numbered in the order of their smallest filename."""
+    rows, nodes, first = [], [], len(table)
+    for link in table.columns[2:]:
+        codes, values = pd.factorize(table[link])
+        tied = np.flatnonzero(codes >= 0)
+        rows.append(tied)
+        nodes.append(first + codes[tied])
+        first += len(values)
+    ends = np.concatenate(rows), np.concatenate(nodes)
+    graph = coo_array((np.ones(len(ends[0]), dtype=np.int8), ends), shape=(first, first))
+    component = connected_components(graph, directed=False)[1][: len(table)]
+    return pd.factorize(component)[0]
+
+
+def _draws(names: np.ndarray, seed: int, count: int) -> np.ndarray:
+    """`count` numbers in [0, 1) a group, (groups, count), each row from the seed and the group's name alone."""
+    return np.array([chance.rng(seed, "splits", str(name)).random(count) for name in names])
