@@ -1,0 +1,152 @@
+"""The paper's six waveform augmentations through audiomentations: the reference chain, run on the host.
+
+In this order: high pass, band pass, Gaussian noise, clipping distortion, time stretch, pitch shift. One strength knob
+scales how far each may go from doing nothing; how often each is applied is its own probability.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from birdlib.config import Config
+
+EFFECTS = ("high_pass", "band_pass", "gaussian_noise", "clipping", "time_stretch", "pitch_shift")
+
+# audiomentations keeps an effect's parameters on the object and draws them from the global generators.
+_one_at_a_time = threading.Lock()
+
+
+class AugmentError(ImportError):
+    """audiomentations is not installed."""
+
+
+def available() -> bool:
+    """Whether audiomentations is installed."""
+    try:
+        import audiomentations  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def ranges(config: Config, strength: float | None = None) -> dict[str, dict[str, float]]:
+    """How far each effect may go at a strength (None: the configured one), as audiomentations' own arguments.
+
+    Rates are factors, cut-offs and centres Hz, widths shares of the centre, thresholds percentiles of the samples.
+    """
+    settings = config.augmentation
+    s = settings.strength if strength is None else strength
+    change = s * settings.time_stretch.max_change
+    semitones = s * settings.pitch_shift.max_semitones
+    noise, high, band = settings.gaussian_noise, settings.high_pass, settings.band_pass
+    highest_hz = 0.45 * config.audio.sample_rate_hz  # a filter's corner has to stay below half the rate
+    cutoff_hz = high.min_cutoff_hz + s * (high.max_cutoff_hz - high.min_cutoff_hz)
+    return {
+        "high_pass": {"min_cutoff_freq": high.min_cutoff_hz, "max_cutoff_freq": min(cutoff_hz, highest_hz)},
+        "band_pass": {
+            "min_center_freq": band.centre_hz,
+            "max_center_freq": band.centre_hz,
+            "min_bandwidth_fraction": max(band.max_width - s * (band.max_width - band.min_width), 0.05),
+            "max_bandwidth_fraction": band.max_width,
+        },
+        "gaussian_noise": {
+            "min_snr_db": noise.max_snr_db - s * (noise.max_snr_db - noise.min_snr_db),
+            "max_snr_db": noise.max_snr_db,
+        },
+        "clipping": {
+            "min_percentile_threshold": 0,
+            "max_percentile_threshold": min(round(100 * s * settings.clipping.max_share), 100),
+        },
+        "time_stretch": {"min_rate": 1 / (1 + change), "max_rate": 1 + change},
+        "pitch_shift": {"min_semitones": -semitones, "max_semitones": semitones},
+    }
+
+
+def furthest(config: Config, strength: float | None = None) -> dict[str, dict[str, float]]:
+    """The far end of each of `ranges`, where an effect is easiest to see and hear."""
+    ends = {
+        "high_pass": "max_cutoff_freq",
+        "band_pass": "min_bandwidth_fraction",
+        "gaussian_noise": "min_snr_db",
+        "clipping": "max_percentile_threshold",
+        "time_stretch": "max_rate",
+        "pitch_shift": "max_semitones",
+    }
+    pinned = {}
+    for name, end in ends.items():
+        pinned[name] = dict.fromkeys(("min" + end[3:], "max" + end[3:]), ranges(config, strength)[name][end])
+    return pinned
+
+
+def effect(name: str, config: Config, strength: float | None = None, **fixed: Any):
+    """One effect that is always applied; `fixed` replaces arguments of `ranges`. For previews.
+
+    Returns
+    -------
+    a function (samples float32 (n,), seeds) -> float32 (n,), as `Chain` is.
+    """
+    return Chain(config, {name: {**ranges(config, strength)[name], **fixed, "p": 1.0}})
+
+
+class Chain:
+    """The effects one after the other on one chunk at a time.
+
+    Parameters
+    ----------
+    config : its ``augmentation`` section; with strength 0, or ``where`` not "host", nothing is changed.
+    arguments : effect name -> audiomentations arguments, in place of the configured ones.
+
+    Raises
+    ------
+    AugmentError
+        if audiomentations is needed and not installed.
+    """
+
+    def __init__(self, config: Config, arguments: dict[str, dict[str, Any]] | None = None) -> None:
+        self.sample_rate_hz = config.audio.sample_rate_hz
+        if arguments is None:
+            on = config.augmentation.where == "host" and config.augmentation.strength > 0
+            chosen = {name: ranges(config)[name] for name in EFFECTS} if on else {}
+            arguments = {
+                name: {**values, "p": getattr(config.augmentation, name).probability} for name, values in chosen.items()
+            }
+        self._compose = _compose(arguments) if arguments else None
+
+    def __call__(self, samples: np.ndarray, seeds: list[int]) -> np.ndarray:
+        """`samples` (float32 (n,), -1..1) augmented, float32 (n,); the same `seeds` give the same result."""
+        if self._compose is None:
+            return samples
+        state = np.random.SeedSequence(seeds).generate_state(2)
+        with _one_at_a_time:
+            before = random.getstate(), np.random.get_state()  # noqa: NPY002
+            try:
+                random.seed(int(state[0]))
+                np.random.seed(int(state[1]))  # noqa: NPY002
+                return self._compose(samples=samples, sample_rate=self.sample_rate_hz)
+            finally:
+                random.setstate(before[0])
+                np.random.set_state(before[1])  # noqa: NPY002
+
+
+def _compose(arguments: dict[str, dict[str, Any]]):
+    try:
+        import audiomentations as library
+    except ImportError as error:
+        raise AugmentError(
+            "the waveform augmentation needs audiomentations: pip install 'birdlib[augment]', or train without it "
+            "(augmentation.where=off)"
+        ) from error
+    kinds = {
+        "high_pass": library.HighPassFilter,
+        "band_pass": library.BandPassFilter,
+        "gaussian_noise": library.AddGaussianSNR,
+        "clipping": library.ClippingDistortion,
+        "time_stretch": library.TimeStretch,
+        "pitch_shift": library.PitchShift,
+    }
+    return library.Compose([kinds[name](**values) for name, values in arguments.items()])

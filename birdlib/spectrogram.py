@@ -1,0 +1,90 @@
+"""The definition of the image: a chunk of audio -> a log-mel spectrogram of 128 bands by 320 frames, 0-255.
+
+Power spectra of Hann-windowed frames (2,048 samples every 500, centred, edges reflected; the last of the 321 frames
+is dropped), Slaney mel bands from 40 to 15,000 Hz, decibels under the image's own maximum, cut off at 80 and stretched
+to 0-255. This is numpy, the reference; `birdlib.layers` computes the same on the device.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from birdlib.config import Config
+
+# Slaney's mel scale (Auditory Toolbox, 1998): linear below 1,000 Hz at 200/3 Hz a mel, logarithmic above, where 27
+# mels are a factor of 6.4.
+_LINEAR_HZ = 200.0 / 3
+_BREAK_HZ = 1000.0
+_BREAK_MEL = _BREAK_HZ / _LINEAR_HZ
+_LOG_STEP = np.log(6.4) / 27.0
+
+
+def hz_to_mel(hz: np.ndarray | float) -> np.ndarray:
+    """Frequencies in Hz on Slaney's mel scale, in mel."""
+    hz = np.asarray(hz, dtype=np.float64)
+    above = _BREAK_MEL + np.log(np.maximum(hz, _BREAK_HZ) / _BREAK_HZ) / _LOG_STEP
+    return np.where(hz < _BREAK_HZ, hz / _LINEAR_HZ, above)
+
+
+def mel_to_hz(mel: np.ndarray | float) -> np.ndarray:
+    """The inverse of `hz_to_mel`."""
+    mel = np.asarray(mel, dtype=np.float64)
+    above = _BREAK_HZ * np.exp((np.maximum(mel, _BREAK_MEL) - _BREAK_MEL) * _LOG_STEP)
+    return np.where(mel < _BREAK_MEL, mel * _LINEAR_HZ, above)
+
+
+def mel_edges_hz(config: Config) -> np.ndarray:
+    """Corners of the triangular mel bands in Hz, float64 (n_mels + 2,): band i rises from i, peaks at i + 1."""
+    low, high = hz_to_mel(config.spectrogram.fmin_hz), hz_to_mel(config.spectrogram.fmax_hz)
+    return mel_to_hz(np.linspace(low, high, config.spectrogram.n_mels + 2))
+
+
+def mel_frequencies_hz(config: Config) -> np.ndarray:
+    """Centre of each mel band in Hz, float64 (n_mels,), low first: the true frequency axis of an image."""
+    return mel_edges_hz(config)[1:-1]
+
+
+def mel_filters(config: Config) -> np.ndarray:
+    """The mel projection: float32 (n_mels, n_fft // 2 + 1), triangles of equal area (librosa's ``norm="slaney"``)."""
+    edges = mel_edges_hz(config)[:, None]
+    bins = np.fft.rfftfreq(config.spectrogram.n_fft, 1 / config.audio.sample_rate_hz)
+    widths = np.diff(edges, axis=0)
+    rising, falling = (bins - edges[:-2]) / widths[:-1], (edges[2:] - bins) / widths[1:]
+    triangles = np.maximum(0, np.minimum(rising, falling))
+    return (triangles * (2 / (edges[2:] - edges[:-2]))).astype(np.float32)
+
+
+def hann(n_fft: int) -> np.ndarray:
+    """The periodic Hann window, float64 (n_fft,)."""
+    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
+
+
+def mel_power(samples: np.ndarray, config: Config) -> np.ndarray:
+    """Mel power spectrogram of float audio (samples,): float32 (n_mels, samples // hop)."""
+    n_fft, hop = config.spectrogram.n_fft, config.spectrogram.hop
+    padded = np.pad(np.asarray(samples, np.float32), n_fft // 2, mode="reflect")
+    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop][: len(samples) // hop]
+    spectrum = np.fft.rfft(frames * hann(n_fft), axis=-1)
+    power = np.square(spectrum.real) + np.square(spectrum.imag)
+    return (mel_filters(config) @ power.T).astype(np.float32)
+
+
+def decibels(power: np.ndarray, config: Config) -> np.ndarray:
+    """Power (n_mels, frames) as float32 decibels under its own maximum, cut off at ``-top_db``; silence is that."""
+    top_db, loudest = config.spectrogram.top_db, power.max()
+    if loudest <= 0:
+        return np.full(power.shape, -top_db, np.float32)
+    under = 10 * np.log10(np.maximum(power / loudest, np.finfo(np.float32).tiny))
+    return np.maximum(under, -top_db).astype(np.float32)
+
+
+def image(samples: np.ndarray, config: Config) -> np.ndarray:
+    """The image of a chunk of float or int16 audio (samples,): float32 (n_mels, frames, 3), 0-255, low bands first."""
+    if samples.dtype == np.int16:
+        samples = samples.astype(np.float32) / 32768
+    db = decibels(mel_power(samples, config), config)
+    grey = (db / config.spectrogram.top_db + 1) * np.float32(255)
+    return np.repeat(grey[:, :, None], 3, axis=2)
