@@ -1,0 +1,254 @@
+"""Phase I and phase II: one fold's training, from chunks to a saved image classifier and its history.
+
+The image layers and the classifier are joined here, and here only: what is trained takes audio, what is saved takes
+images. Phase I trains the head on a frozen, pretrained backbone; a backbone without pretrained weights trains whole,
+since there is nothing to protect. Phase II starts from phase I's best weights and trains all of it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import keras
+import pandas as pd
+from tqdm.auto import tqdm
+
+from birdlib import chance, chunks, classifier, evaluation, models, runs, splits
+from birdlib.batches import Ahead, PlainBatches, TrainingBatches
+from birdlib.layers import CutOut, LogMelImage
+from birdlib.sources import LazySource
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from birdlib.config import Config
+    from birdlib.runs import Run
+    from birdlib.settings import Phase
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on: what happened, when, and what to change."""
+
+
+class Fold(NamedTuple):
+    """What one fold trains and validates on: kept chunks with their primary_label, and the class order."""
+
+    train: pd.DataFrame
+    validation: pd.DataFrame
+    labels: list[str]
+
+
+def fold_data(chunk_table: pd.DataFrame, split_table: pd.DataFrame, fold: int, config: Config) -> Fold:
+    """The kept chunks of a fold's two sides; the leak check runs first."""
+    splits.check(split_table)
+    kept = chunk_table[chunks.kept(chunk_table, config.silence)]
+    sides = (splits.side(split_table, part, fold)[["filename", "primary_label"]] for part in ("train", "validation"))
+    train, validation = (kept.merge(side, on="filename").reset_index(drop=True) for side in sides)
+    return Fold(train, validation, splits.labels(split_table))
+
+
+def joined(model: keras.Model, config: Config) -> keras.Model:
+    """An image classifier behind the image layers: inputs ``audio`` int16 (batch, samples) and ``chance``."""
+    cut_out = CutOut(config.augmentation.cut_out, config.augmentation.strength)
+    audio = keras.Input((config.chunk_samples,), dtype="int16", name="audio")
+    numbers = keras.Input((CutOut.numbers(config.augmentation.cut_out),), dtype="float32", name="chance")
+    images = cut_out(LogMelImage(config)(audio), numbers)
+    return keras.Model({"audio": audio, "chance": numbers}, model(images))
+
+
+def phase_1(run: Run, fold: int) -> dict[str, Any]:
+    """Trains a new classifier on one fold, and saves it with its history.
+
+    Returns
+    -------
+    result : val_accuracy (over every kept validation chunk), val_chunks, best_epoch (from 0), epochs, parameters. If
+        the stage was interrupted after this fold, it is the kept one, and nothing is trained again.
+    """
+    return run.part(f"fold_{fold}") or _phase_1(run, fold)
+
+
+def phase_2(run: Run, fold: int) -> dict[str, Any]:
+    """Trains all of phase I's best classifier of one fold, and saves it; returns what `phase_1` does."""
+    return run.part(f"fold_{fold}") or _phase_2(run, fold)
+
+
+def _phase_1(run: Run, fold: int) -> dict[str, Any]:
+    data = fold_data(run.read_table("chunks"), run.read_table("splits"), fold, run.config)
+    keras.utils.set_random_seed(_keras_seed(run.config, 1, fold))
+    model = models.build(run.config, len(data.labels))
+    return _phase(run, model, data, 1, fold)
+
+
+def _phase_2(run: Run, fold: int) -> dict[str, Any]:
+    data = fold_data(run.read_table("chunks"), run.read_table("splits"), fold, run.config)
+    keras.utils.set_random_seed(_keras_seed(run.config, 2, fold))
+    model = models.load(run.path(f"models/phase_1_fold_{fold}.keras"))
+    models.freeze_backbone(model, False)
+    return _phase(run, model, data, 2, fold)
+
+
+def _phase(run: Run, model: keras.Model, data: Fold, number: int, fold: int) -> dict[str, Any]:
+    name = f"phase_{number}_fold_{fold}"
+    source = LazySource(run.data_dir, run.config)
+    settings = getattr(run.config, f"phase_{number}")
+    with runs.replacing(run.path(f"models/{name}.keras")) as best:
+        # Phase II's epochs go on where phase I's could have ended, so that it is shown other chunks.
+        first = run.config.phase_1.epochs if number == 2 else 0
+        history = train(model, data, source, run.config, settings, best, f"phase_{number}, fold {fold}", first)
+        score = validate(models.load(best), data, source, run.config)
+    run.write_csv(f"history/{name}.csv", history)
+    best_epoch = int(history["val_loss"].idxmin())
+    result = {
+        "val_accuracy": score,
+        "val_chunks": len(data.validation),
+        "best_epoch": best_epoch,
+        "epochs": len(history),
+        "parameters": models.parameters(model),
+    }
+    run.keep_part(f"fold_{fold}", result)
+    return result
+
+
+def train(
+    model: keras.Model,
+    data: Fold,
+    source: LazySource,
+    config: Config,
+    settings: Phase,
+    best: Path,
+    description: str,
+    first_epoch: int = 0,
+) -> pd.DataFrame:
+    """Trains an image classifier under Adam, with early stopping, a learning rate that halves, and a checkpoint.
+
+    Parameters
+    ----------
+    best : where the classifier is saved whenever the validation loss is the lowest so far.
+    first_epoch : which of the balanced epochs, whose turns go on for ever, is the first of this training.
+
+    Returns
+    -------
+    history : a row an epoch: epoch (from 0), loss, accuracy, val_loss, val_accuracy, learning_rate, seconds.
+
+    Raises
+    ------
+    TrainingError
+        if the loss stops being a number.
+    """
+    whole = joined(model, config)
+    whole.compile(
+        optimizer=keras.optimizers.Adam(settings.learning_rate),
+        loss="categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=_jit(config),
+    )
+    training = Ahead(TrainingBatches(data.train, data.labels, source, config, settings.batch_size), first_epoch)
+    looked_at = chunks.thinned(data.validation, "filename", config.batches.validation_chunks_per_recording)
+    validation = Ahead(PlainBatches(looked_at, data.labels, source, config, config.compute.predict_batch_size))
+    seconds = _Seconds()
+    whole.fit(
+        training,
+        validation_data=validation,
+        epochs=settings.epochs,
+        shuffle=False,  # the epochs are shuffled already
+        verbose=0,
+        callbacks=[
+            keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: training.begin(first_epoch + epoch)),
+            seconds,
+            keras.callbacks.ReduceLROnPlateau(
+                monitor="val_loss", factor=settings.plateau_factor, patience=settings.plateau_patience
+            ),
+            keras.callbacks.EarlyStopping(monitor="val_loss", patience=settings.early_stopping_patience),
+            _Finite(description),
+            _Checkpoint(model, best),
+            _Progress(description, settings.epochs * training.num_batches),
+        ],
+    )
+    history = pd.DataFrame(whole.history.history)
+    history.insert(0, "epoch", range(len(history)))
+    columns = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]
+    return history[columns].assign(seconds=seconds.taken)
+
+
+def validate(model: keras.Model, data: Fold, source: LazySource, config: Config) -> float:
+    """Share of the validation chunks, every kept one, whose likeliest class is right."""
+    rows = list(zip(data.validation["filename"], data.validation["start_s"], strict=True))
+    probabilities = classifier.of_keras(model, config).over(len(rows), lambda i: source.read(*rows[i]), "validating")
+    truth = pd.Index(data.labels).get_indexer(data.validation["primary_label"])
+    return evaluation.accuracy(truth, probabilities)
+
+
+def _jit(config: Config) -> bool | str:
+    choice = config.compute.jit
+    if choice != "auto":
+        return choice == "on"
+    on_cpu = all(device.startswith("cpu") for device in keras.distribution.list_devices())
+    return False if keras.backend.backend() == "tensorflow" and on_cpu else "auto"
+
+
+def _keras_seed(config: Config, phase: int, fold: int) -> int:
+    return int(chance.rng(config.seed, "keras", phase, fold).integers(2**31))
+
+
+class _Finite(keras.callbacks.Callback):
+    """Stops a training whose loss is not a number any more, before the checkpoint takes it for the best."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__()
+        self._description = description
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        losses = [(logs or {}).get(name, 0.0) for name in ("loss", "val_loss")]
+        if not all(map(math.isfinite, losses)):
+            phase = self._description.partition(",")[0]
+            raise TrainingError(
+                f"{self._description}: the loss is not a number after epoch {epoch}: lower {phase}.learning_rate"
+            )
+
+
+class _Checkpoint(keras.callbacks.ModelCheckpoint):
+    """Keeps the image classifier, not the model around it that takes audio."""
+
+    def __init__(self, model: keras.Model, path: Path) -> None:
+        super().__init__(str(path), monitor="val_loss", save_best_only=True)
+        self._classifier = model
+
+    def set_model(self, model: keras.Model) -> None:
+        super().set_model(self._classifier)
+
+
+class _Seconds(keras.callbacks.Callback):
+    """How long each epoch took, validation included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: list[float] = []
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._began = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.taken.append(round(time.perf_counter() - self._began, 2))
+
+
+class _Progress(keras.callbacks.Callback):
+    """One bar for the whole of the training, slow enough for papermill's channel."""
+
+    def __init__(self, description: str, batches: int) -> None:
+        super().__init__()
+        self._bar = tqdm(total=batches, desc=description, unit="batch", mininterval=2.0)
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self._bar.update()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        logs = logs or {}
+        self._bar.set_postfix(
+            {"epoch": epoch, "val_loss": f"{logs['val_loss']:.3f}", "val_accuracy": f"{logs['val_accuracy']:.3f}"},
+            refresh=False,
+        )
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        self._bar.close()
