@@ -1,0 +1,106 @@
+"""The test and the baseline, with placeholder classifiers on a tiny data folder."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sk
+
+from birdlib import chunks, splits, testing
+from birdlib import config as configs
+from birdlib.classifier import Classifier
+
+
+def by_pitch(images: np.ndarray) -> np.ndarray:
+    """A placeholder model: the four tiny species sing at rising pitches, so the brightest mel band tells them."""
+    band = images[..., 0].mean(axis=2).argmax(axis=1)
+    scores = np.exp(-np.abs(band[:, None] - np.array([35, 62, 85, 107])[None, :]) / 4)
+    return scores / scores.sum(axis=1, keepdims=True)
+
+
+def uniform(images: np.ndarray) -> np.ndarray:
+    return np.full((len(images), 4), 0.25)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_config, tmp_path_factory, start_run):
+    return start_run(tmp_path_factory.mktemp("run"), tiny_config, "06_testing")
+
+
+@pytest.fixture(scope="module")
+def result(run):
+    models = {0: Classifier(by_pitch, run.config), 1: Classifier(uniform, run.config)}
+    return testing.test(run, models)
+
+
+def test_every_chunk_of_the_test_is_there_once(run, result):
+    held_out = splits.side(run.read_table("splits"), "test")
+    every = run.read_table("chunks")
+    wanted = every[every["filename"].isin(held_out["filename"])]
+    assert set(zip(result.chunks["filename"], result.chunks["start_s"], strict=True)) == set(
+        zip(wanted["filename"], wanted["start_s"], strict=True)
+    )
+    assert len(result.chunks) == len(wanted)
+    assert [result.labels[index] for index in result.truth] == result.chunks["primary_label"].tolist()
+
+
+def test_several_folds_are_averaged(result):
+    np.testing.assert_allclose(result.probabilities, (result.by_fold[0] + 0.25) / 2, atol=1e-6)
+
+
+def test_the_predictions_table_keeps_its_contract(run, result):
+    table = result.predictions
+    assert list(table.columns) == ["filename", "start_s", "split", "fold", "primary_label", *result.labels]
+    assert set(zip(table["split"], table["fold"], strict=True)) == {
+        ("validation", 0), ("test", 0), ("validation", 1), ("test", 1), ("test", -1)
+    }  # fmt: skip
+    split = run.read_table("splits").set_index("filename")
+    validation = table[table["split"] == "validation"]
+    assert (split.loc[validation["filename"], "fold"].to_numpy() == validation["fold"]).all()
+    assert (split.loc[table["filename"], "primary_label"].to_numpy() == table["primary_label"]).all()
+    every = run.read_table("chunks")
+    kept = every[chunks.kept(every, run.config.silence)]
+    pairs = set(zip(kept["filename"], kept["start_s"], strict=True))
+    assert set(zip(table["filename"], table["start_s"], strict=True)) <= pairs
+
+
+def test_scores_agree_with_scikit_learn(run, result):
+    traits = testing.traits(run, result.labels)
+    scores = json.loads(json.dumps(testing.scores(result, traits, 0.5, " (made up)")))
+    assert scores["baseline"] == {"accuracy": 0.5}
+    assert scores["on"] == " (made up)"
+    kept = result.chunks["kept"].to_numpy()
+    truth, predicted = result.truth[kept], result.probabilities[kept].argmax(axis=1)
+    assert scores["accuracy"] == pytest.approx(sk.accuracy_score(truth, predicted))
+    assert scores["accuracy"] > 0.7
+    assert scores["times_chance"] == pytest.approx(4 * scores["accuracy"])
+    assert scores["chunks"] == kept.sum()
+    assert scores["with_silent_chunks"]["chunks"] == len(kept)
+    areas = [sk.roc_auc_score(truth == index, result.probabilities[kept][:, index]) for index in np.unique(truth)]
+    assert scores["macro_roc_auc"] == pytest.approx(np.mean(areas))
+    assert scores["folds"]["1"]["accuracy"] == pytest.approx(np.mean(truth == 0))  # ties go to the first class
+    by_recording = pd.DataFrame(result.probabilities[kept]).groupby(result.chunks["filename"][kept].to_numpy()).mean()
+    right = [
+        result.labels[row.argmax()] == name.split("/")[0]
+        for name, row in zip(by_recording.index, by_recording.to_numpy(), strict=True)
+    ]
+    assert scores["recording_accuracy"] == pytest.approx(np.mean(right))
+    # tinbir1 is Vulnerable; tinbir2 and tinbir3 are nocturnal by one source or the other.
+    assert scores["endangered"]["positives"] == (truth == 0).sum()
+    assert scores["nocturnal"]["positives"] == np.isin(truth, [1, 2]).sum()
+
+
+def test_without_a_test_there_are_no_scores(tiny_config, tmp_path, start_run):
+    config = configs.load("sample", {**tiny_config.model_dump(), "splits.test_share": 0})
+    run = start_run(tmp_path, config, "06_testing")
+    result = testing.test(run, {0: Classifier(uniform, config)})
+    baseline = testing.baseline_score(run, result)
+    scores = testing.scores(result, testing.traits(run, result.labels), baseline)
+    assert np.isnan([scores["accuracy"], scores["macro_roc_auc"], scores["baseline"]["accuracy"]]).all()
+    assert scores["chunks"] == 0
+    assert scores["classes_without_test"] == result.labels
+
+
+def test_the_baseline_learns_species_of_different_pitch(run, result):
+    assert testing.baseline_score(run, result) > 0.7
