@@ -1,0 +1,99 @@
+"""The `birdlib` command. Thin: every command imports what it calls, so that ``--help`` loads nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import birdlib
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.callback(invoke_without_command=True)
+def _birdlib(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    """A folder of bird recordings -> a species classifier one can trust."""
+    if version:
+        print(birdlib.__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    config: Annotated[str | None, typer.Option(help="sample, paper, or a YAML file. [default: sample]")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of recordings. [default: the built-in sample]")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Run folder. [default: runs/<config>]")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as seed=1; again for more."),
+    ] = None,
+    first: Annotated[
+        str | None, typer.Option("--from", help="Run this stage and all after it again (01 to 06).")
+    ] = None,
+    only: Annotated[str | None, typer.Option(help="Run this stage alone.")] = None,
+) -> None:
+    """Run the six notebooks. What is unchanged is not run again."""
+    overrides = _settings(setting or [])
+    from birdlib import series
+
+    try:
+        folder = series.run(config, data_dir, run_dir, overrides, first, only)
+    except KeyboardInterrupt:
+        print("birdlib: stopped; the same command goes on after what was finished", file=sys.stderr)
+        raise typer.Exit(130) from None
+    _report(folder)
+
+
+@app.command()
+def sample(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is missing or empty.")],
+    seed: Annotated[int, typer.Option(help="Another seed, another data set.", min=0)] = 0,
+) -> None:
+    """Write the built-in synthetic sample data set, in the layout of BirdCLEF."""
+    from birdlib import sample as module
+
+    print(f"synthetic sample data set: {module.write(folder, seed)}")
+
+
+def main() -> None:
+    """The entry point: birdlib's own errors are one line on standard error and exit status 1."""
+    try:
+        app()
+    except Exception as error:
+        if not type(error).__module__.startswith("birdlib."):
+            raise
+        print(f"birdlib: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _settings(texts: list[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts]
+    if bad := [text for text, (key, equals, _) in zip(texts, pairs, strict=True) if not (key and equals)]:
+        from birdlib.config import ConfigError
+
+        raise ConfigError(f"--set takes key=value, such as --set phase_1.epochs=3, not {bad[0]!r}")
+    return {key.strip(): value for key, _, value in pairs}
+
+
+def _report(folder: Path) -> None:
+    metrics = folder / "metrics.json"
+    test = json.loads(metrics.read_text(encoding="utf-8")).get("test") if metrics.exists() else None
+    if test and test["accuracy"] is not None:
+        print(
+            f"test{test['on']}: {test['accuracy']:.1%} of chunks right, {test['times_chance']:.1f} times chance; "
+            f"{test['recording_accuracy']:.1%} of recordings; macro ROC-AUC {test['macro_roc_auc']:.3f}"
+        )
+    errors = folder / "tables" / "errors.parquet"
+    if errors.exists():
+        import pandas as pd
+
+        table = pd.read_parquet(errors)
+        for row in table.head(10).itertuples():
+            print(f"{row.stage}: {row.path}: {row.reason}")
+        if len(table) > 10:
+            print(f"... and {len(table) - 10:,} more in {errors}")
+    print(f"run folder: {folder}")

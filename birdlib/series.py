@@ -1,0 +1,170 @@
+"""The six notebooks in order, through papermill, into one run folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import papermill
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import Engine, papermill_engines
+from tqdm.auto import tqdm
+
+from birdlib import augment, metadata, runs
+from birdlib.config import Config
+from birdlib.stages import STAGES, RunError, Stage, notebook, stage
+
+
+class SeriesError(RuntimeError):
+    """A notebook of the series failed: which, in which cell, of what, and where it is saved as far as it came."""
+
+
+def run(
+    config: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    run_dir: str | Path | None = None,
+    overrides: Mapping[str, Any] | str | None = None,
+    first: str | None = None,
+    only: str | None = None,
+) -> Path:
+    """Runs the series; what is unchanged since an earlier run is not run again.
+
+    Parameters
+    ----------
+    config, data_dir, run_dir, overrides : as in `birdlib.runs.open_run`.
+    first : a stage or its number ("03"): it and all after it run again.
+    only : a stage or its number: it alone runs.
+
+    Returns
+    -------
+    the run folder.
+
+    Raises
+    ------
+    SeriesError
+        if a notebook fails; those after it do not run.
+    birdlib.stages.RunError, birdlib.config.ConfigError
+        before anything runs, if the folder or the settings cannot be used.
+    """
+    folder = Path(run_dir or runs.default_dir(config)).expanduser().absolute()
+    chosen, again = _chosen(first, only)
+    with _locked(folder):
+        if data_dir:
+            metadata.load(Path(data_dir))  # a folder that is none is said to be none, not to be another
+        settings = runs.settle(folder, config, data_dir, overrides, redo=again)
+        _check_early(settings)
+        if only:
+            runs.require_inputs(chosen[0], settings, folder)
+        runs.keep_settings(folder, settings)
+        for one in again:
+            runs.forget_parts(folder, one)
+        cells = [notebook(one.name).read_text(encoding="utf-8").count('"cell_type"') + 1 for one in chosen]
+        with tqdm(total=sum(cells), unit="cell", mininterval=0.5) as bar:
+            for one, count in zip(chosen, cells, strict=True):
+                bar.set_description(one.name)
+                # Asked of each when its turn comes: those before it may have given it other inputs.
+                if one in again or not runs.is_current(one, settings, folder):
+                    _execute(one, folder, bar)
+                else:
+                    bar.write(f"{one.name}: unchanged, not run again")
+                    bar.update(count)
+    return folder
+
+
+def _check_early(settings: Config) -> None:
+    """Raises now what would stop a notebook minutes later."""
+    augment.Chain(settings)  # audiomentations may be missing
+    weights = settings.model.weights
+    if settings.model.backbone == "custom_cnn" and weights:
+        raise RunError("model.weights: custom_cnn has no pretrained weights; set model.weights=null")
+    if weights not in (None, "imagenet") and not Path(weights).is_file():
+        raise RunError(f"model.weights: there is no file {weights}; give a weights file, imagenet or null")
+    if settings.data.dir:
+        metadata.load(settings.data.dir)
+
+
+def _chosen(first: str | None, only: str | None) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
+    """The stages to go through, and those whose earlier results do not count."""
+    if first and only:
+        raise RunError("give --from or --only, not both")
+    if only:
+        one = stage(only)
+        return (one,), STAGES[STAGES.index(one) :]
+    if first:
+        rest = STAGES[STAGES.index(stage(first)) :]
+        return rest, rest
+    return STAGES, ()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    taken = runs.lock(folder, "birdlib run")
+    before = os.environ.get(runs.LOCK_HELD)
+    os.environ[runs.LOCK_HELD] = str(folder)  # the kernels inherit it
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[runs.LOCK_HELD]
+        else:
+            os.environ[runs.LOCK_HELD] = before
+        if taken:
+            runs.unlock(folder)
+
+
+def _execute(one: Stage, folder: Path, bar: tqdm) -> None:
+    output = folder / "notebooks" / f"{one.name}.ipynb"
+    log = output.with_suffix(".log")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    papermill_engines.register("birdlib", _engine(bar, log))
+    try:
+        papermill.execute_notebook(
+            str(notebook(one.name)),
+            str(output),
+            parameters={"run_dir": str(folder)},
+            engine_name="birdlib",
+            progress_bar=False,
+        )
+    except papermill.PapermillExecutionError as error:
+        message = re.sub(r"\x1b\[[0-9;]*m", "", " ".join(error.evalue.split()))
+        raise SeriesError(
+            f"{one.name} stopped in cell [{error.exec_count}]: {error.ename}: {message} (as far as it came: {output})"
+        ) from error
+    except RuntimeError as error:  # nbclient's: the kernel died, or did not start
+        reason = " ".join(str(error).split())
+        raise SeriesError(
+            f"{one.name} stopped: {reason} (its last words: {log}; as far as it came: {output})"
+        ) from error
+
+
+def _engine(bar: tqdm, log: Path) -> type[Engine]:
+    """papermill's own client, moving `bar` on at each finished cell.
+
+    What the kernel's process prints past its notebook (the start-up notes of TensorFlow, the trace of a crash) goes
+    to `log` instead of across the bar.
+    """
+
+    class Counting(Engine):
+        @classmethod
+        def execute_managed_notebook(cls, nb_man, kernel_name, start_timeout=120, **_):
+            complete = nb_man.cell_complete
+
+            def counted(*arguments, **named):
+                complete(*arguments, **named)
+                bar.update()
+
+            nb_man.cell_complete = counted
+            client = PapermillNotebookClient(
+                nb_man,
+                kernel_name=kernel_name,
+                startup_timeout=start_timeout,
+                extra_arguments=["--IPKernelApp.capture_fd_output=False"],
+            )
+            with open(log, "wb") as file:
+                return client.execute(stdout=file, stderr=file)
+
+    return Counting

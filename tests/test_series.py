@@ -1,0 +1,356 @@
+"""The series through papermill: six notebooks on a tiny data folder, run once for all the fast tests here."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from birdlib import batches, runs, series, stages, training
+from birdlib import config as configs
+from birdlib.sources import LazySource
+from birdlib.stages import STAGES, RunError
+from tests.conftest import TINY_BROKEN, TINY_LABELS
+
+NAMES = [stage.name for stage in STAGES]
+TABLES = ("recordings", "chunks", "splits")
+TINY = {
+    "chunks.length_s": 1,
+    "chunks.overlap_s": 0.2,
+    "chunks.tail_min_s": 0.2,
+    "spectrogram.n_mels": 32,
+    "batches.threshold": 4,
+    "augmentation.where": "off",
+    "splits.folds": 2,
+    "model.hidden": "8",
+    "phase_1.epochs": 1,
+    "phase_1.batch_size": 8,
+    "phase_2.epochs": 1,
+    "phase_2.batch_size": 8,
+    "compute.workers": 1,
+    "compute.predict_batch_size": 16,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_data, tmp_path_factory):
+    """A run folder in which the whole series has run; not to be changed."""
+    return series.run("sample", tiny_data, tmp_path_factory.mktemp("series") / "run", TINY)
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    """Such a run folder to do with as one likes."""
+    return Path(shutil.copytree(folder, tmp_path / "run"))
+
+
+def executed(folder, name):
+    return nbformat.read(folder / "notebooks" / f"{name}.ipynb", as_version=4)
+
+
+def text_of(notebook):
+    """All that a notebook's cells have put out, as text."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return "\n".join(
+        "".join(output.get("text", "")) + "".join(output.get("data", {}).get(kind, "") for kind in KINDS)
+        for output in outputs
+    )
+
+
+KINDS = ("text/plain", "text/html", "text/markdown")
+
+
+def times(folder):
+    """When each executed notebook was written."""
+    return {path.stem: path.stat().st_mtime_ns for path in (folder / "notebooks").glob("*.ipynb")}
+
+
+def newer(before, after):
+    return [name for name in NAMES if after[name] != before[name]]
+
+
+# --- a whole run -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_is_executed_to_its_end(folder, name):
+    source = nbformat.read(stages.notebook(name), as_version=4)
+    cells = [cell for cell in executed(folder, name).cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in cells)
+    assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
+    own = [cell.source for cell in cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    assert own == [cell.source for cell in source.cells if cell.cell_type == "code"]
+    assert "What we saw" in text_of(executed(folder, name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_shows_the_figures_it_keeps(folder, name):
+    kept = [path for path in (folder / "figures").glob(f"{name[:2]}_*.png") if path.stat().st_size > 5000]
+    assert kept
+    shown = [
+        output
+        for cell in executed(folder, name).cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    assert len(shown) >= len(kept)
+
+
+def test_the_tables_are_there_and_agree(folder):
+    table = {path.stem: pd.read_parquet(path) for path in (folder / "tables").glob("*.parquet")}
+    assert {*TABLES, "predictions", "errors"} <= set(table)
+    recordings = table["recordings"]
+    assert len(recordings) == 24
+    assert {"duration_s", "sample_rate_hz", "channels"} < set(recordings.columns)
+    heard = set(recordings["filename"]) - {TINY_BROKEN}
+    assert set(table["chunks"]["filename"]) == set(table["splits"]["filename"]) == heard
+    assert set(table["predictions"]["filename"]) <= heard
+    np.testing.assert_allclose(table["predictions"][list(TINY_LABELS)].sum(axis=1), 1, atol=1e-5)
+
+
+def test_the_broken_file_is_in_the_errors_table_and_in_the_notebook(folder):
+    errors = pd.read_parquet(folder / "tables" / "errors.parquet")
+    assert errors.columns.tolist() == ["path", "stage", "reason"]
+    (row,) = errors.itertuples(index=False)
+    assert (row.path, row.stage) == (TINY_BROKEN, "01_eda")
+    assert "not readable as audio" in row.reason
+    text = text_of(executed(folder, "01_eda"))
+    assert TINY_BROKEN in text
+    assert "1 of the files or rows were set aside" in text
+
+
+def test_metrics_are_those_of_the_predictions(folder):
+    metrics = json.loads((folder / "metrics.json").read_text())
+    predictions = pd.read_parquet(folder / "tables" / "predictions.parquet")
+    predictions["predicted"] = predictions[list(TINY_LABELS)].idxmax(axis=1)
+    right = (predictions["predicted"] == predictions["primary_label"]).groupby(predictions["split"]).mean()
+    assert metrics["phase_2"]["val_accuracy"] == pytest.approx(right["validation"])
+    assert metrics["phase_2"]["folds"] == {"0": metrics["phase_2"]["val_accuracy"]}
+    assert 0 <= metrics["phase_1"]["val_accuracy"] <= 1
+    test = metrics["test"]
+    assert test["accuracy"] == pytest.approx(right["test"])
+    assert test["times_chance"] == pytest.approx(4 * right["test"])
+    held_out = predictions[predictions["split"] == "test"]
+    means = held_out.groupby("filename")[list(TINY_LABELS)].mean()
+    by_recording = means.idxmax(axis=1) == means.index.str.split("/").str[0]
+    assert test["recording_accuracy"] == pytest.approx(by_recording.mean())
+    assert 0 <= test["macro_roc_auc"] <= 1
+
+
+def test_the_submission_has_a_row_for_every_window(folder):
+    table = pd.read_csv(folder / "submission.csv")
+    assert table.columns.tolist() == ["row_id", *TINY_LABELS]
+    assert table["row_id"].tolist() == [f"soundscape_1_{end}" for end in range(1, 11)]  # ten seconds, a second each
+    np.testing.assert_allclose(table[list(TINY_LABELS)].sum(axis=1), 1, atol=1e-5)
+
+
+def test_the_settings_are_kept_whole(folder, tiny_data):
+    config = configs.load(folder / "config.yaml")
+    assert config == configs.load("sample", {**TINY, "data.dir": tiny_data})
+
+
+# --- what runs again -------------------------------------------------------------------------------------------------
+
+
+def test_a_second_call_runs_nothing_again(copy, capsys):
+    before = times(copy)
+    assert set(before) == set(NAMES)
+    series.run(run_dir=copy)
+    assert times(copy) == before
+    said = "".join(capsys.readouterr())
+    assert all(f"{name}: unchanged, not run again" in said for name in NAMES)
+
+
+def test_a_changed_setting_of_the_last_stage_runs_it_alone(copy, tiny_data):
+    change = {"testing.near_threatened_is_endangered": True}
+    with pytest.raises(RunError, match=r"06_testing has finished in .* with other settings of testing.*--from 06"):
+        series.run(run_dir=copy, overrides=change)
+    before = times(copy)
+    endangered = json.loads((copy / "metrics.json").read_text())["test"]["endangered"]["positives"]
+    series.run(run_dir=copy, overrides=change, first="06")
+    assert newer(before, times(copy)) == ["06_testing"]
+    # tinbir2, Near Threatened, now counts beside tinbir1.
+    predictions = pd.read_parquet(copy / "tables" / "predictions.parquet")
+    held_out = predictions.loc[predictions["split"] == "test", "primary_label"].value_counts()
+    assert endangered == held_out["tinbir1"]
+    after = json.loads((copy / "metrics.json").read_text())["test"]["endangered"]["positives"]
+    assert after == held_out["tinbir1"] + held_out["tinbir2"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "first", "named"),
+    [
+        ({"silence.threshold": 0.2}, None, "02_chunking"),
+        ({"phase_1.learning_rate": 0.1}, None, "04_phase_1"),
+        ({"phase_1.learning_rate": 0.1}, "05", "04_phase_1"),
+        ({"seed": 1}, "03", "02_chunking"),
+    ],
+)
+def test_a_setting_that_a_finished_stage_has_read_is_refused(copy, overrides, first, named):
+    settings, before = (copy / "config.yaml").read_bytes(), times(copy)
+    with pytest.raises(RunError, match=f"{named} has finished"):
+        series.run(run_dir=copy, overrides=overrides, first=first)
+    assert (copy / "config.yaml").read_bytes() == settings
+    assert times(copy) == before
+
+
+def test_one_stage_alone_needs_what_it_reads(tmp_path, tiny_data):
+    with pytest.raises(RunError, match=r"tables/chunks\.parquet: run the notebook 02_chunking, which makes it, first"):
+        series.run("sample", tiny_data, tmp_path / "run", TINY, only="04")
+    assert not (tmp_path / "run" / "notebooks").exists()
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+def stub(path, *cells):
+    """A notebook of these code cells."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_a_failing_notebook_stops_the_series_with_its_cell_and_error(tiny_data, tmp_path):
+    data, run_dir = Path(shutil.copytree(tiny_data, tmp_path / "data")), tmp_path / "run"
+    for path in (data / "train_audio" / TINY_LABELS[2]).iterdir():
+        path.write_bytes(b"gone")
+    with pytest.raises(series.SeriesError) as caught:
+        series.run("sample", data, run_dir, TINY)
+    saved = run_dir / "notebooks" / "01_eda.ipynb"
+    message = str(caught.value)
+    assert "\n" not in message
+    assert re.match(r"01_eda stopped in cell \[\d+\]: MetadataError: 1 label\(s\) without any readable audio", message)
+    assert TINY_LABELS[2] in message
+    assert str(saved) in message
+    # The cell that is named is the one that failed.
+    number = int(re.search(r"\[(\d+)\]", message)[1])
+    failed = [
+        cell.execution_count
+        for cell in executed(run_dir, "01_eda").cells
+        if any(output.output_type == "error" for output in cell.get("outputs", []))
+    ]
+    assert number in failed
+    # The later ones have not begun, and the folder is free again.
+    assert [path.stem for path in (run_dir / "notebooks").glob("*.ipynb")] == ["01_eda"]
+    assert runs.LOCK_HELD not in os.environ
+    series_may_begin_again = runs.lock(run_dir, "test")
+    runs.unlock(run_dir)
+    assert series_may_begin_again
+
+
+def test_a_kernel_that_dies_stops_the_series_and_says_where_its_last_words_are(tiny_data, tmp_path, monkeypatch):
+    path = stub(tmp_path / "dying.ipynb", "print('alive')", "import os; os.write(2, b'the last words\\n'); os._exit(3)")
+    monkeypatch.setattr(series, "notebook", lambda name: path)
+    with pytest.raises(series.SeriesError, match=r"01_eda stopped: .*[Kk]ernel died.*01_eda\.log") as caught:
+        series.run("sample", tiny_data, tmp_path / "run", TINY)
+    assert "\n" not in str(caught.value)
+    assert "the last words" in (tmp_path / "run" / "notebooks" / "01_eda.log").read_text()
+
+
+# --- a notebook by itself --------------------------------------------------------------------------------------------
+
+
+def test_a_notebook_runs_alone_under_plain_papermill(copy, tmp_path):
+    before = {name: (copy / "tables" / f"{name}.parquet").read_bytes() for name in TABLES}
+    command = [sys.executable, "-m", "papermill", stages.notebook("02_chunking"), tmp_path / "out.ipynb"]
+    done = subprocess.run([*command, "-p", "run_dir", copy], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "What we saw" in text_of(nbformat.read(tmp_path / "out.ipynb", as_version=4))
+    assert {name: (copy / "tables" / f"{name}.parquet").read_bytes() for name in TABLES} == before
+    # It has made the same again, so what follows from it still holds.
+    config = configs.load(copy / "config.yaml")
+    assert all(runs.is_current(stage, config, copy) for stage in STAGES)
+
+
+# --- long ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def twice(tmp_path_factory):
+    """Two run folders, each with the first two stages of the sample preset."""
+    folders = [tmp_path_factory.mktemp("twice") / "run" for _ in range(2)]
+    for folder in folders:
+        for number in ("01", "02"):
+            series.run("sample", run_dir=folder, only=number)
+    return folders
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TABLES)
+def test_two_runs_give_the_same_tables_byte_for_byte(twice, name):
+    one, other = ((folder / "tables" / f"{name}.parquet").read_bytes() for folder in twice)
+    assert one == other
+
+
+@pytest.mark.slow
+def test_two_runs_give_the_same_first_batches_byte_for_byte(twice):
+    both = []
+    for folder in twice:
+        run = runs.Run(folder, configs.load(folder / "config.yaml"), stages.stage("04"))
+        data = training.fold_data(run.read_table("chunks"), run.read_table("splits"), 0, run.config)
+        source = LazySource(run.data_dir, run.config)
+        both.append(batches.TrainingBatches(data.train, data.labels, source, run.config, run.config.phase_1.batch_size))
+    one, other = both
+    assert one.num_batches == other.num_batches > 3
+    for index in range(one.num_batches):
+        (left, left_targets), (right, right_targets) = one[index], other[index]
+        assert left["audio"].tobytes() == right["audio"].tobytes()
+        assert left["chance"].tobytes() == right["chance"].tobytes()
+        assert left_targets.tobytes() == right_targets.tobytes()
+
+
+@pytest.fixture(scope="module")
+def sample_run(tmp_path_factory):
+    """The sample preset from end to end, as `birdlib run` does it; minutes."""
+    return series.run("sample", run_dir=tmp_path_factory.mktemp("sample") / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_the_sample_is_learnt_and_the_network_beats_the_baseline(sample_run):
+    test = json.loads((sample_run / "metrics.json").read_text())["test"]
+    assert test["classes"] == 12
+    assert test["times_chance"] >= 5
+    assert test["macro_roc_auc"] >= 0.9
+    assert test["baseline"]["accuracy"] < 0.7
+    assert test["accuracy"] > test["baseline"]["accuracy"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_with_shuffled_labels_the_network_falls_to_chance(sample_run, tmp_path):
+    data = Path(shutil.copytree(sample_run / "sample_data", tmp_path / "data"))
+    (data / "synthetic.json").unlink()
+    metadata = pd.read_csv(data / "train_metadata.csv")
+    metadata["primary_label"] = np.random.default_rng(0).permutation(metadata["primary_label"])
+    metadata.to_csv(data / "train_metadata.csv", index=False)
+    shorter = {"phase_1.epochs": 8, "phase_2.epochs": 3}
+    folder = series.run("sample", data, tmp_path / "run", shorter)
+    test = json.loads((folder / "metrics.json").read_text())["test"]
+    # Chance is 1/12 with a standard error of 0.03 for the hundred chunks of the test; but its chunks come in
+    # recordings, and a guess of the commonest species is right in a sixth of them.
+    assert test["accuracy"] < 0.25
+    assert abs(test["macro_roc_auc"] - 0.5) < 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_the_same_runs_on_real_recordings(xc10, tmp_path):
+    short = {"phase_1.epochs": 2, "phase_2.epochs": 1}
+    folder = series.run("sample", xc10, tmp_path / "run", short)
+    test = json.loads((folder / "metrics.json").read_text())["test"]
+    assert test["classes"] == 10
+    assert test["recordings"] >= 10
+    assert test["on"] == ""
+    submission = pd.read_csv(folder / "submission.csv")
+    assert len(submission) == 0
+    assert submission.shape[1] == 11
+    assert "There are no soundscapes in this data folder" in text_of(executed(folder, "06_testing"))
