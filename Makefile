@@ -1,0 +1,49 @@
+# `make` alone lists the targets. Everything runs in .venv, which is set up from the requirements when they change.
+PYTHON ?= $(shell for each in python3.11 python3.12 python3.13 python3; do \
+	$$each -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$each && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-all test-jax lint format notebooks drift
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/.run: requirements.txt pyproject.toml
+	$(if $(PYTHON),,$(error no Python 3.11, 3.12 or 3.13 was found; name one: make PYTHON=/path/to/python3.11))
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --requirement requirements.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements-dev.txt
+	$(BIN)/pip install --quiet --requirement requirements-dev.txt
+	touch $@
+
+run: $(VENV)/.run ## run the six notebooks on the sample data set (ARGS="--config paper --data-dir DIR" for others)
+	$(BIN)/birdlib run $(ARGS)
+
+test: $(VENV)/.dev ## run the fast tests
+	$(BIN)/pytest $(ARGS)
+
+test-all: test test-jax ## run all tests: the fast ones, the library's under jax, and the slow ones
+	$(BIN)/pytest -m slow $(ARGS)
+
+test-jax: $(VENV)/.dev ## run the tests of what computes on the device under jax
+	KERAS_BACKEND=jax $(BIN)/pytest tests/test_layers.py tests/test_models.py tests/test_batches.py tests/test_training.py tests/test_classifier.py
+
+lint: $(VENV)/.dev ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+notebooks: $(VENV)/.dev ## derive the .ipynb files from their .py sources
+	$(BIN)/python tools/derive_notebooks.py
+
+drift: notebooks ## fail if an .ipynb is not what its source gives
+	@git status --porcelain -- 'notebooks/*.ipynb'
+	@test -z "$$(git status --porcelain -- 'notebooks/*.ipynb')"
