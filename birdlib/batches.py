@@ -163,6 +163,8 @@ class Ahead(keras.utils.PyDataset):
     ----------
     data : `TrainingBatches` or `PlainBatches`.
     epoch : the epoch to begin with.
+
+    ``failure`` is the error of a batch that could not be made; a backend may pass it on inside one of its own.
     """
 
     # Two threads: one decodes while the augmentation chain, which runs one at a time, has the other.
@@ -171,6 +173,7 @@ class Ahead(keras.utils.PyDataset):
     def __init__(self, data: TrainingBatches | PlainBatches, epoch: int = 0) -> None:
         super().__init__()
         self.data, self.epoch = data, epoch
+        self.failure: Exception | None = None
         self._pool = ThreadPoolExecutor(self.THREADS)
         self._lock = threading.Lock()
         self._made: dict[tuple[int, int], Future] = {}
@@ -191,4 +194,8 @@ class Ahead(keras.utils.PyDataset):
             wanted = [(self.epoch, each) for each in range(index, last + 1)]
             self._made = {at: self._made.get(at) or self._pool.submit(self.data.batch, *at) for at in wanted}
             mine = self._made[self.epoch, index]
-        return mine.result()
+        try:
+            return mine.result()
+        except Exception as error:
+            self.failure = error
+            raise

@@ -148,24 +148,27 @@ def train(
     looked_at = chunks.thinned(data.validation, "filename", config.batches.validation_chunks_per_recording)
     validation = Ahead(PlainBatches(looked_at, data.labels, source, config, config.compute.predict_batch_size))
     seconds = _Seconds()
-    whole.fit(
-        training,
-        validation_data=validation,
-        epochs=settings.epochs,
-        shuffle=False,  # the epochs are shuffled already
-        verbose=0,
-        callbacks=[
-            keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: training.begin(first_epoch + epoch)),
-            seconds,
-            keras.callbacks.ReduceLROnPlateau(
-                monitor="val_loss", factor=settings.plateau_factor, patience=settings.plateau_patience
-            ),
-            keras.callbacks.EarlyStopping(monitor="val_loss", patience=settings.early_stopping_patience),
-            _Finite(description),
-            _Checkpoint(model, best),
-            _Progress(description, settings.epochs * training.num_batches),
-        ],
-    )
+    try:
+        whole.fit(
+            training,
+            validation_data=validation,
+            epochs=settings.epochs,
+            shuffle=False,  # the epochs are shuffled already
+            verbose=0,
+            callbacks=[
+                keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: training.begin(first_epoch + epoch)),
+                seconds,
+                keras.callbacks.ReduceLROnPlateau(
+                    monitor="val_loss", factor=settings.plateau_factor, patience=settings.plateau_patience
+                ),
+                keras.callbacks.EarlyStopping(monitor="val_loss", patience=settings.early_stopping_patience),
+                _Finite(description),
+                _Checkpoint(model, best),
+                _Progress(description, settings.epochs * training.num_batches),
+            ],
+        )
+    except Exception as error:
+        raise training.failure or validation.failure or error from None
     history = pd.DataFrame(whole.history.history)
     history.insert(0, "epoch", range(len(history)))
     columns = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]

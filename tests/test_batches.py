@@ -362,8 +362,10 @@ def test_an_error_in_a_batch_ahead_comes_out_where_the_batch_is_asked_for():
     data = training_batches(batch_size=3)
     feed = batches.Ahead(type("Broken", (), {"batch": staticmethod(broken), "num_batches": 10})())
     assert_equal(feed[1], data[1])
+    assert feed.failure is None
     with pytest.raises(OSError, match="the disk is gone"):
         feed[2]
+    assert isinstance(feed.failure, OSError)
 
 
 def wait_for(condition, seconds=10):

@@ -8,6 +8,7 @@ from sklearn.metrics import log_loss
 
 from birdlib import batches, models, runs, spectrogram, splits, stages, training
 from birdlib import config as configs
+from birdlib.audio import AudioError
 from birdlib.sources import LazySource
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -244,24 +245,35 @@ def test_the_same_seed_begins_the_same_and_another_does_not(new_run, tiny_data):
     assert losses["other"] != pytest.approx(losses["one"], rel=1e-3)
 
 
-@pytest.mark.usefixtures("quick")
-def test_a_fold_that_is_done_is_not_trained_again_when_its_stage_goes_on(new_run, tiny_data, monkeypatch):
+@pytest.fixture
+def trainings(quick, monkeypatch):
+    """Phases that train nothing: the description and the first epoch of each training that there would have been."""
+    asked = []
+
+    def pretend(model, data, source, config, settings, best, description, first_epoch=0):
+        asked.append((description, first_epoch))
+        model.save(best)
+        return pd.DataFrame({"epoch": range(settings.epochs), "val_loss": 1.0})
+
+    monkeypatch.setattr(training, "train", pretend)
+    return asked
+
+
+def test_a_fold_that_is_done_is_not_trained_again_when_its_stage_goes_on(new_run, tiny_data, trainings):
     both = {"folds": (0, 1), "phase_1.epochs": 1}
     run = new_run("folds", tiny(tiny_data, **both))
     done = training.phase_1(run, 0)
-    trained = []
-    really = training.train
-    monkeypatch.setattr(training, "train", lambda *args: (trained.append(args[6]), really(*args))[1])
+    assert trainings == [("phase_1, fold 0", 0)]
     assert training.phase_1(run, 0) == done
-    assert trained == []
+    assert len(trainings) == 1
     training.phase_1(run, 1)
-    assert trained == ["phase_1, fold 1"]
+    assert trainings[1:] == [("phase_1, fold 1", 0)]
     # With other settings what is kept does not count.
     training.phase_1(runs.Run(run.dir, tiny(tiny_data, **both, seed=1), run.stage), 0)
-    assert trained == ["phase_1, fold 1", "phase_1, fold 0"]
+    assert trainings[2:] == [("phase_1, fold 0", 0)]
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("trainings")
 def test_a_training_that_breaks_leaves_no_model(new_run, config, monkeypatch):
     run = new_run("broken", config)
     monkeypatch.setattr(training, "validate", lambda *_: 1 / 0)
@@ -340,10 +352,20 @@ def test_validation_during_training_may_be_bounded_and_the_score_is_not(new_run,
     assert result["val_chunks"] == len(fold.validation) > len(during)
 
 
-def test_a_recording_that_vanishes_stops_the_training_by_name(fold, config, tmp_path):
-    gone = fold._replace(train=fold.train.assign(filename="tinbir1/gone.ogg"))
-    with pytest.raises(Exception, match=r"tinbir1/gone\.ogg: no such file"):
-        train(linear(config, 4), gone, config, tmp_path / "best.keras", epochs=1)
+class Vanishing(LazySource):
+    """A folder that is gone after some reads."""
+
+    left = 100
+
+    def read(self, filename, start_s):
+        self.left -= 1
+        return super().read(filename if self.left > 0 else "tinbir1/gone.ogg", start_s)
+
+
+def test_a_recording_that_vanishes_stops_the_training_with_its_own_error(fold, config, tmp_path):
+    source = Vanishing(config.data.dir, config)
+    with pytest.raises(AudioError, match=r"tinbir1/gone\.ogg: no such file$"):
+        training.train(linear(config, 4), fold, source, config, config.phase_1, tmp_path / "best.keras", "test")
 
 
 @pytest.mark.parametrize("first_epoch", [0, 3])
@@ -362,21 +384,11 @@ def test_every_epoch_trains_on_its_own_batches(fold, config, tmp_path, monkeypat
     assert made.count((first_epoch + 1, 0)) == made.count((first_epoch + 2, 3)) == 1
 
 
-@pytest.mark.usefixtures("quick")
-def test_phase_2_is_shown_other_epochs_than_phase_1(new_run, tiny_data, monkeypatch):
-    shown = {}
-
-    class Watched(batches.TrainingBatches):
-        def batch(self, epoch, index):
-            shown.setdefault(self.batch_size, set()).add(epoch)
-            return super().batch(epoch, index)
-
-    monkeypatch.setattr(training, "TrainingBatches", Watched)
-    config = tiny(tiny_data, **{"phase_1.epochs": 2, "phase_2.epochs": 1})
+def test_phase_2_is_shown_other_epochs_than_phase_1(new_run, config, trainings):
     run = new_run("both", config)
     training.phase_1(run, 0)
     training.phase_2(runs.Run(run.dir, config, stages.stage("05")), 0)
-    assert shown == {config.phase_1.batch_size: {0, 1}, config.phase_2.batch_size: {2}}
+    assert trainings == [("phase_1, fold 0", 0), ("phase_2, fold 0", config.phase_1.epochs)]
 
 
 def test_a_loss_that_is_no_number_stops_the_training(fold, config, tmp_path):
