@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
+import pandas as pd
 from keras import layers
 
 if TYPE_CHECKING:
@@ -74,9 +75,12 @@ def freeze_backbone(model: keras.Model, frozen: bool) -> None:
     if body.trainable == (not frozen):
         return
     body.trainable = not frozen
-    for layer in body.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            layer.trainable = False
+    for layer in _norms(body):
+        layer.trainable = False
+
+
+def _norms(body: keras.Model) -> list[layers.BatchNormalization]:
+    return [layer for layer in body.layers if isinstance(layer, layers.BatchNormalization)]
 
 
 def backbone(model: keras.Model) -> keras.Model:
@@ -94,8 +98,30 @@ def load(path: Path) -> keras.Model:
 
 def parameters(model: keras.Model) -> dict[str, int]:
     """Counts of parameters: in all, trained, frozen."""
-    trained = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
-    return {"all": model.count_params(), "trained": trained, "frozen": model.count_params() - trained}
+    return dict(zip(("all", "trained", "frozen"), _split(model), strict=True))
+
+
+def table(model: keras.Model) -> pd.DataFrame:
+    """A classifier made by `build`, layer by layer, the backbone as one; the last row is the whole.
+
+    Returns
+    -------
+    table : ``part`` (input, backbone or head), ``layer``, ``output`` (its shape, without the batch), ``parameters``,
+        ``trained`` and ``not trained`` (frozen, or running statistics of a batch normalisation).
+    """
+    inner, part, rows = backbone(model), "input", []
+    for layer in model.layers:
+        part = "backbone" if layer is inner else "head" if part in ("backbone", "head") else "input"
+        kind = layer.name if layer is inner else type(layer).__name__
+        shape = " × ".join(str(size) for size in layer.output.shape[1:])
+        rows.append((part, kind, shape, *_split(layer)))
+    rows.append(("in all", model.name, "", *_split(model)))
+    return pd.DataFrame(rows, columns=["part", "layer", "output", "parameters", "trained", "not trained"])
+
+
+def _split(layer: keras.layers.Layer) -> tuple[int, int, int]:
+    trained = sum(int(np.prod(weight.shape)) for weight in layer.trainable_weights)
+    return layer.count_params(), trained, layer.count_params() - trained
 
 
 def _custom_cnn(config: Config) -> keras.Model:
@@ -152,6 +178,9 @@ def _application_backbone(create: Callable, config: Config) -> keras.Model:
         body = create(weights=None, **options)
         if file:
             _load_file(body, file, config.model.backbone)
+        else:
+            for layer in _norms(body):
+                layer.momentum = config.model.bn_momentum
         return body
     try:
         return create(weights=weights, **options)

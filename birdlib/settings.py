@@ -171,8 +171,8 @@ class Spectrogram(Section):
 class Model(Section):
     """``backbone``: custom_cnn or a keras.applications model; ``weights``: imagenet, null or a file.
 
-    ``bn_momentum`` is of the head's and the custom CNN's batch normalisation. Keras' 0.99 averages over hundreds of
-    steps; where an epoch has ten, validation would run on the statistics of an untrained network.
+    ``bn_momentum`` is that of all batch normalisation but a pretrained backbone's. Keras' 0.99 averages over hundreds
+    of steps; where an epoch has ten, validation would run on the statistics of an untrained network.
     """
 
     backbone: str = "convnext_tiny"
@@ -191,6 +191,17 @@ class Phase(Section):
     plateau_patience: Count = 2
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
     early_stopping_patience: Count = 6
+
+
+class Comparison(Section):
+    """Trained beside the model in the fourth notebook for ``epochs`` epochs, to be looked at; nothing else uses them.
+
+    ``models``: custom_cnn (the paper's first check), and from_scratch (the same backbone without pretrained weights).
+    What the model itself is, is left out.
+    """
+
+    models: tuple[Literal["custom_cnn", "from_scratch"], ...] = ("custom_cnn",)
+    epochs: Count = 5
 
 
 class Testing(Section):
@@ -235,6 +246,7 @@ class Config(Section):
     model: Model = Model()
     phase_1: Phase = Phase()
     phase_2: Phase = Phase(learning_rate=4e-5, batch_size=16)
+    comparison: Comparison = Comparison()
     testing: Testing = Testing()
     compute: Compute = Compute()
     folds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)

@@ -56,13 +56,18 @@ STAGES = (
     Stage(
         "03_augmentation",
         sections=(*_IMAGES, "batches", "augmentation", "folds", "seed"),
-        reads=("tables/chunks.parquet", "tables/splits.parquet"),
+        reads=("tables/recordings.parquet", "tables/chunks.parquet", "tables/splits.parquet"),
     ),
     Stage(
         "04_phase_1",
-        sections=(*_IMAGES, "batches", "augmentation", "model", "phase_1", "folds", "seed"),
-        reads=("tables/chunks.parquet", "tables/splits.parquet"),
-        writes=("models/phase_1_fold_{fold}.keras", "history/phase_1_fold_{fold}.csv", "metrics/04_phase_1.json"),
+        sections=(*_IMAGES, "batches", "augmentation", "model", "phase_1", "comparison", "folds", "seed"),
+        reads=("tables/recordings.parquet", "tables/chunks.parquet", "tables/splits.parquet"),
+        writes=(
+            "models/phase_1_fold_{fold}.keras",
+            "history/phase_1_fold_{fold}.csv",
+            "tables/validation_phase_1_fold_{fold}.parquet",
+            "metrics/04_phase_1.json",
+        ),
     ),
     Stage(
         "05_phase_2",
@@ -70,10 +75,18 @@ STAGES = (
         reads=(
             "tables/chunks.parquet",
             "tables/splits.parquet",
+            "tables/recordings.parquet",
             "models/phase_1_fold_{fold}.keras",
+            "history/phase_1_fold_{fold}.csv",
+            "tables/validation_phase_1_fold_{fold}.parquet",
             "metrics/04_phase_1.json",
         ),
-        writes=("models/phase_2_fold_{fold}.keras", "history/phase_2_fold_{fold}.csv", "metrics/05_phase_2.json"),
+        writes=(
+            "models/phase_2_fold_{fold}.keras",
+            "history/phase_2_fold_{fold}.csv",
+            "tables/validation_phase_2_fold_{fold}.parquet",
+            "metrics/05_phase_2.json",
+        ),
     ),
     Stage(
         "06_testing",
@@ -86,9 +99,13 @@ STAGES = (
             "unlabeled_soundscapes",
         ),
         reads=(
+            "tables/recordings.parquet",
             "tables/chunks.parquet",
             "tables/splits.parquet",
             "models/phase_2_fold_{fold}.keras",
+            "tables/validation_phase_2_fold_{fold}.parquet",
+            "metrics/04_phase_1.json",
+            "metrics/05_phase_2.json",
         ),
         writes=("tables/predictions.parquet", "submission.csv", "metrics/06_testing.json"),
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -35,6 +36,13 @@ class Result(NamedTuple):
         """Which of the chunks are not silent: bool (chunks,)."""
         return self.chunks["kept"].to_numpy()
 
+    @property
+    def said(self) -> pd.DataFrame:
+        """The kept chunks (filename, start_s, primary_label) with a float32 column a class: ``probabilities``."""
+        front = self.chunks.loc[self.kept, ["filename", "start_s", "primary_label"]].reset_index(drop=True)
+        values = pd.DataFrame(self.probabilities[self.kept], columns=self.labels, dtype="float32")
+        return pd.concat([front, values], axis=1)
+
 
 def classifiers(run: Run) -> dict[int, Classifier]:
     """Phase II's best classifier of each fold of the settings."""
@@ -44,10 +52,11 @@ def classifiers(run: Run) -> dict[int, Classifier]:
 
 
 def test(run: Run, models: dict[int, Classifier]) -> Result:
-    """Predicts each fold's validation chunks and all of the test's; several folds' test predictions are averaged.
+    """Predicts all of the test's chunks with each fold's classifier; several folds' predictions are averaged.
 
     The predictions table: filename, start_s, split ("validation" or "test"), fold, primary_label, then a float32
-    column a class. With several folds the test's mean is there too, as fold -1.
+    column a class. Those of the validation chunks are phase II's own. With several folds the test's mean is there too,
+    as fold -1.
     """
     split_table = run.read_table("splits")
     splits.check(split_table)
@@ -57,8 +66,8 @@ def test(run: Run, models: dict[int, Classifier]) -> Result:
     held_out = _of_side(every, splits.side(split_table, "test"))
     tables, by_fold = [], {}
     for fold, model in models.items():
-        validation = _of_side(every[every["kept"]], splits.side(split_table, "validation", fold))
-        tables.append(_table(validation, _predict(run, model, validation, labels), labels, "validation", fold))
+        validation = run.read_table(f"validation_phase_2_fold_{fold}")
+        tables.append(_table(validation, validation[labels].to_numpy(), labels, "validation", fold))
         by_fold[fold] = _predict(run, model, held_out, labels)
         tables.append(_table(held_out, by_fold[fold], labels, "test", fold))
     mean = np.mean(list(by_fold.values()), axis=0)
@@ -111,6 +120,12 @@ def traits(run: Run, labels: list[str]) -> pd.DataFrame:
     return metadata.traits(labels, run.data_dir, run.config)
 
 
+def members(traits: pd.DataFrame, name: str, names: Mapping[str, str]) -> str:
+    """The species that have a trait, by common name, in one line."""
+    has = traits[name].fillna(False).astype(bool)
+    return ", ".join(names.get(label, label) for label in traits.index[has]) or "none"
+
+
 def _of_side(chunk_table: pd.DataFrame, side: pd.DataFrame) -> pd.DataFrame:
     return chunk_table.merge(side[["filename", "primary_label"]], on="filename").reset_index(drop=True)
 
@@ -122,7 +137,7 @@ def _predict(run: Run, model: Classifier, chunk_table: pd.DataFrame, labels: lis
 
 
 def _table(chunk_table: pd.DataFrame, values: np.ndarray, labels: list[str], split: str, fold: int) -> pd.DataFrame:
-    kept = chunk_table["kept"].to_numpy()
+    kept = chunk_table["kept"].to_numpy() if "kept" in chunk_table else np.ones(len(chunk_table), bool)
     front = chunk_table.loc[kept, ["filename", "start_s"]].assign(
         split=split, fold=np.int8(fold), primary_label=chunk_table["primary_label"]
     )

@@ -7,29 +7,23 @@ since there is nothing to protect. Phase II starts from phase I's best weights a
 
 from __future__ import annotations
 
-import math
-import time
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import pandas as pd
-from tqdm.auto import tqdm
 
 from birdlib import chance, chunks, classifier, evaluation, models, runs, splits
 from birdlib.batches import Ahead, PlainBatches, TrainingBatches
+from birdlib.callbacks import Checkpoint, Finite, Progress, Seconds
 from birdlib.layers import CutOut, LogMelImage
 from birdlib.sources import LazySource
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from birdlib.config import Config
     from birdlib.runs import Run
-    from birdlib.settings import Phase
-
-
-class TrainingError(RuntimeError):
-    """A training that cannot go on: what happened, when, and what to change."""
+    from birdlib.settings import Model, Phase
 
 
 class Fold(NamedTuple):
@@ -97,11 +91,12 @@ def _phase(run: Run, model: keras.Model, data: Fold, number: int, fold: int) -> 
         # Phase II's epochs go on where phase I's could have ended, so that it is shown other chunks.
         first = run.config.phase_1.epochs if number == 2 else 0
         history = train(model, data, source, run.config, settings, best, f"phase_{number}, fold {fold}", first)
-        score = validate(models.load(best), data, source, run.config)
+        predicted = predictions(models.load(best), data, source, run.config)
     run.write_csv(f"history/{name}.csv", history)
+    run.write_table(f"validation_{name}", predicted)
     best_epoch = int(history["val_loss"].idxmin())
     result = {
-        "val_accuracy": score,
+        "val_accuracy": accuracy(predicted, data.labels),
         "val_chunks": len(data.validation),
         "best_epoch": best_epoch,
         "epochs": len(history),
@@ -147,7 +142,7 @@ def train(
     training = Ahead(TrainingBatches(data.train, data.labels, source, config, settings.batch_size), first_epoch)
     looked_at = chunks.thinned(data.validation, "filename", config.batches.validation_chunks_per_recording)
     validation = Ahead(PlainBatches(looked_at, data.labels, source, config, config.compute.predict_batch_size))
-    seconds = _Seconds()
+    seconds = Seconds()
     try:
         whole.fit(
             training,
@@ -162,9 +157,9 @@ def train(
                     monitor="val_loss", factor=settings.plateau_factor, patience=settings.plateau_patience
                 ),
                 keras.callbacks.EarlyStopping(monitor="val_loss", patience=settings.early_stopping_patience),
-                _Finite(description),
-                _Checkpoint(model, best),
-                _Progress(description, settings.epochs * training.num_batches),
+                Finite(description),
+                Checkpoint(model, best),
+                Progress(description, settings.epochs * training.num_batches),
             ],
         )
     except Exception as error:
@@ -175,83 +170,75 @@ def train(
     return history[columns].assign(seconds=seconds.taken)
 
 
-def validate(model: keras.Model, data: Fold, source: LazySource, config: Config) -> float:
-    """Share of the validation chunks, every kept one, whose likeliest class is right."""
-    rows = list(zip(data.validation["filename"], data.validation["start_s"], strict=True))
+def predictions(model: keras.Model, data: Fold, source: LazySource, config: Config) -> pd.DataFrame:
+    """What a classifier says of every kept validation chunk.
+
+    Returns
+    -------
+    table : filename, start_s, primary_label, then a float32 column a class.
+    """
+    front = data.validation[["filename", "start_s", "primary_label"]].reset_index(drop=True)
+    rows = list(zip(front["filename"], front["start_s"], strict=True))
     probabilities = classifier.of_keras(model, config).over(len(rows), lambda i: source.read(*rows[i]), "validating")
-    truth = pd.Index(data.labels).get_indexer(data.validation["primary_label"])
-    return evaluation.accuracy(truth, probabilities)
+    columns = pd.DataFrame(probabilities.reshape(-1, len(data.labels)), columns=data.labels, dtype="float32")
+    return pd.concat([front, columns], axis=1)
+
+
+def accuracy(predicted: pd.DataFrame, labels: list[str]) -> float:
+    """Share of the rows of `predictions` whose likeliest class is right."""
+    truth = pd.Index(labels).get_indexer(predicted["primary_label"])
+    return evaluation.accuracy(truth, predicted[labels].to_numpy())
+
+
+def whole_history(run: Run, fold: int) -> pd.DataFrame:
+    """Both phases' histories of a fold as one: a column phase ("I", "II"), and epoch counted on from the first."""
+    files = {"I": f"history/phase_1_fold_{fold}.csv", "II": f"history/phase_2_fold_{fold}.csv"}
+    parts = {phase: pd.read_csv(run.path(file)) for phase, file in files.items()}
+    whole = pd.concat(parts, names=["phase"]).reset_index("phase").reset_index(drop=True)
+    return whole.assign(epoch=range(len(whole)))
+
+
+def compared(run: Run) -> dict[str, pd.DataFrame]:
+    """Trains the models of the settings' ``comparison`` on the first fold, as phase I does, but for fewer epochs.
+
+    Returns
+    -------
+    histories : name -> history as `train` returns it, kept as ``history/phase_1_<name>.csv``. Empty where the model
+        itself is all there is to compare.
+    """
+    own = run.config.model
+    wanted = {
+        "custom_cnn": own.model_copy(update={"backbone": "custom_cnn", "weights": None}),
+        "from_scratch": own.model_copy(update={"weights": None}),
+    }
+    chosen = {name: model for name, model in wanted.items() if name in run.config.comparison.models and model != own}
+    return {name: _compared(run, name, model) for name, model in chosen.items()}
+
+
+def _compared(run: Run, name: str, own: Model) -> pd.DataFrame:
+    path = run.path(f"history/phase_1_{name}.csv")
+    if not (run.part(name) and path.exists()):
+        fold = run.config.folds[0]
+        settings = run.config.phase_1.model_copy(update={"epochs": run.config.comparison.epochs})
+        config = run.config.model_copy(update={"model": own, "phase_1": settings})
+        data = fold_data(run.read_table("chunks"), run.read_table("splits"), fold, config)
+        keras.utils.set_random_seed(_keras_seed(config, 1, fold))
+        model, source = models.build(config, len(data.labels)), LazySource(run.data_dir, config)
+        with tempfile.TemporaryDirectory() as folder:
+            history = train(model, data, source, config, settings, Path(folder) / "best.keras", name)
+        run.write_csv(f"history/phase_1_{name}.csv", history)
+        run.keep_part(name, {"epochs": len(history)})
+    return pd.read_csv(path)
 
 
 def _jit(config: Config) -> bool | str:
     choice = config.compute.jit
     if choice != "auto":
         return choice == "on"
-    on_cpu = all(device.startswith("cpu") for device in keras.distribution.list_devices())
-    return False if keras.backend.backend() == "tensorflow" and on_cpu else "auto"
+    if keras.backend.backend() != "tensorflow":  # and torch cannot list its devices
+        return "auto"
+    return False if all(device.startswith("cpu") for device in keras.distribution.list_devices()) else "auto"
 
 
 def _keras_seed(config: Config, phase: int, fold: int) -> int:
     return int(chance.rng(config.seed, "keras", phase, fold).integers(2**31))
-
-
-class _Finite(keras.callbacks.Callback):
-    """Stops a training whose loss is not a number any more, before the checkpoint takes it for the best."""
-
-    def __init__(self, description: str) -> None:
-        super().__init__()
-        self._description = description
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        losses = [(logs or {}).get(name, 0.0) for name in ("loss", "val_loss")]
-        if not all(map(math.isfinite, losses)):
-            phase = self._description.partition(",")[0]
-            raise TrainingError(
-                f"{self._description}: the loss is not a number after epoch {epoch}: lower {phase}.learning_rate"
-            )
-
-
-class _Checkpoint(keras.callbacks.ModelCheckpoint):
-    """Keeps the image classifier, not the model around it that takes audio."""
-
-    def __init__(self, model: keras.Model, path: Path) -> None:
-        super().__init__(str(path), monitor="val_loss", save_best_only=True)
-        self._classifier = model
-
-    def set_model(self, model: keras.Model) -> None:
-        super().set_model(self._classifier)
-
-
-class _Seconds(keras.callbacks.Callback):
-    """How long each epoch took, validation included."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.taken: list[float] = []
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self._began = time.perf_counter()
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self.taken.append(round(time.perf_counter() - self._began, 2))
-
-
-class _Progress(keras.callbacks.Callback):
-    """One bar for the whole of the training, slow enough for papermill's channel."""
-
-    def __init__(self, description: str, batches: int) -> None:
-        super().__init__()
-        self._bar = tqdm(total=batches, desc=description, unit="batch", mininterval=2.0)
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self._bar.update()
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        logs = logs or {}
-        self._bar.set_postfix(
-            {"epoch": epoch, "val_loss": f"{logs['val_loss']:.3f}", "val_accuracy": f"{logs['val_accuracy']:.3f}"},
-            refresh=False,
-        )
-
-    def on_train_end(self, logs: dict | None = None) -> None:
-        self._bar.close()

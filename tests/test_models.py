@@ -81,6 +81,22 @@ def test_parameters_are_the_papers(papers):
     assert models.parameters(papers)["frozen"] == 2 * (1024 + 512)
 
 
+def test_the_table_of_the_model_adds_up_to_the_papers(papers):
+    models.freeze_backbone(papers, True)
+    table = models.table(papers)
+    models.freeze_backbone(papers, False)
+    assert table.iloc[-1].tolist() == ["in all", "convnext_tiny", "", 29_231_894, 1_408_694, 27_823_200]
+    numbers = table[["parameters", "trained", "not trained"]].iloc[:-1]
+    assert numbers.sum().tolist() == [29_231_894, 1_408_694, 27_823_200]
+    body = table[table["part"] == "backbone"]
+    assert body[["output", "parameters", "trained"]].to_numpy().tolist() == [["768", 27_820_128, 0]]
+    assert table.loc[table["part"] == "input", "output"].tolist() == ["128 × 320 × 3"]
+    head = table[table["part"] == "head"]
+    assert head["layer"].tolist()[:3] == ["Dense", "BatchNormalization", "Dropout"]
+    assert head["parameters"].tolist()[0] == 768 * 1024 + 1024
+    assert head["not trained"].sum() == 3072
+
+
 def test_input_and_output_are_the_papers(papers):
     assert papers.input_shape == (None, 128, 320, 3)
     assert papers.output_shape == (None, 182)
@@ -271,6 +287,15 @@ def test_batch_normalisation_of_a_pretrained_backbone_stays_in_inference_mode(ow
     assert_statistics_stay(again)
 
 
+def test_the_momentum_of_batch_normalisation_is_set_but_not_a_pretrained_backbones(own_weights):
+    def momenta(weights):
+        body = models.backbone(models.build(small(weights=weights, **{"model.bn_momentum": 0.7}), 5))
+        return {layer.momentum for layer in body.layers if isinstance(layer, keras.layers.BatchNormalization)}
+
+    assert momenta(None) == {0.7}
+    assert momenta(str(own_weights[0])) == {0.99}
+
+
 def test_batch_normalisation_of_a_new_backbone_learns():
     model = models.build(small("custom_cnn"), 5)
     assert all(moved(step(model), models.backbone(model), STATISTICS))
@@ -320,6 +345,18 @@ def test_a_legacy_weights_file_gets_in(tmp_path):
     found = values(models.backbone(models.build(small(weights=str(tmp_path / "mobilenet_notop.h5")), 5)))
     for one, other in zip(found, values(body), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("layout", ["today's", "legacy"])
+def test_convnext_tiny_as_in_the_paper_from_a_weights_file(layout, tmp_path):
+    options = {"include_top": False, "input_shape": (128, 320, 3), "pooling": "avg", "weights": None}
+    body = keras.applications.ConvNeXtTiny(**options)
+    file = tmp_path / ("convnext_tiny_notop.h5" if layout == "legacy" else "convnext_tiny_notop.weights.h5")
+    save_legacy(body, file) if layout == "legacy" else body.save_weights(file)
+    model = models.build(configs.load("paper", {"model.weights": str(file)}), 182)
+    for one, other in zip(values(models.backbone(model)), values(body), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert models.parameters(model) == {"all": 29_231_894, "trained": 1_408_694, "frozen": 27_820_128 + 3072}
 
 
 def test_a_missing_weights_file_is_one_clear_error(tmp_path):

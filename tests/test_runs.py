@@ -366,7 +366,8 @@ def test_a_stage_writes_the_files_of_every_fold(play, folder):
     run = runs.open_run("04_phase_1", run_dir=folder)
     for name in ("models/phase_1_fold_0.keras", "history/phase_1_fold_0.csv", "history/phase_1_fold_1.csv"):
         run.path(name).write_text("x")
-    with pytest.raises(RunError, match=r"models/phase_1_fold_1\.keras, metrics/04_phase_1\.json$"):
+    missing = r"models/phase_1_fold_1\.keras, tables/validation_phase_1_fold_0\.parquet, .*metrics/04_phase_1\.json$"
+    with pytest.raises(RunError, match=missing):
         run.finish()
 
 

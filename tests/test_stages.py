@@ -92,7 +92,8 @@ def test_a_notebook_uses_the_tables_it_says(one):
     if "chunks.indexed(run" in source:  # it keeps its two tables itself
         written |= {"tables/chunks.parquet", "tables/audio.parquet"}
     assert read <= set(one.reads)
-    assert written == {name for name in one.writes if name.startswith("tables/")}
+    # What a training writes a fold, `birdlib.training` writes.
+    assert written == {name for name in one.writes if name.startswith("tables/") and "{fold}" not in name}
 
 
 def test_upstream_by_hand():
@@ -100,10 +101,10 @@ def test_upstream_by_hand():
     assert upstream == {
         "01_eda": [],
         "02_chunking": ["01_eda"],
-        "03_augmentation": ["02_chunking"],
-        "04_phase_1": ["02_chunking"],
-        "05_phase_2": ["02_chunking", "04_phase_1"],
-        "06_testing": ["02_chunking", "05_phase_2"],
+        "03_augmentation": ["01_eda", "02_chunking"],
+        "04_phase_1": ["01_eda", "02_chunking"],
+        "05_phase_2": ["01_eda", "02_chunking", "04_phase_1"],
+        "06_testing": ["01_eda", "02_chunking", "04_phase_1", "05_phase_2"],
     }
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import log_loss
 
-from birdlib import batches, models, runs, spectrogram, splits, stages, training
+from birdlib import batches, callbacks, models, runs, spectrogram, splits, stages, training
 from birdlib import config as configs
 from birdlib.audio import AudioError
 from birdlib.sources import LazySource
@@ -394,7 +394,7 @@ def test_phase_2_is_shown_other_epochs_than_phase_1(new_run, config, trainings):
 def test_a_loss_that_is_no_number_stops_the_training(fold, config, tmp_path):
     model = linear(config, 4)
     model.set_weights([np.full(weight.shape, np.nan, np.float32) for weight in model.weights])
-    with pytest.raises(training.TrainingError) as caught:
+    with pytest.raises(callbacks.TrainingError) as caught:
         train(model, fold, config, tmp_path / "best.keras", epochs=3)
     assert "\n" not in str(caught.value)
     assert "learning_rate" in str(caught.value)
@@ -414,3 +414,65 @@ def test_training_data_goes_through_the_image_layers(config, fold):
     chance = np.zeros((5, 1 + 4 * config.augmentation.cut_out.count), np.float32)
     found = whole.predict_on_batch({"audio": audio, "chance": chance})
     np.testing.assert_allclose(found, model.predict_on_batch(images), atol=1e-4)
+
+
+# --- beside the training ---------------------------------------------------------------------------------------------
+
+
+def test_the_validation_chunks_predictions_are_kept(trained, fold):
+    first, result, _ = trained
+    table = first.read_table("validation_phase_1_fold_0")
+    assert table.columns.tolist() == ["filename", "start_s", "primary_label", *fold.labels]
+    pd.testing.assert_frame_equal(
+        table[["filename", "start_s", "primary_label"]],
+        fold.validation[["filename", "start_s", "primary_label"]],
+        check_dtype=False,
+    )
+    probabilities = table[fold.labels].to_numpy()
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    right = np.array(fold.labels)[probabilities.argmax(axis=1)] == table["primary_label"]
+    assert result["val_accuracy"] == pytest.approx(right.mean())
+
+
+def test_both_phases_histories_are_one(trained):
+    run, first, _ = trained
+    whole = training.whole_history(run, 0)
+    assert whole["phase"].tolist() == ["I"] * 3 + ["II"] * 2
+    assert whole["epoch"].tolist() == [0, 1, 2, 3, 4]
+    assert first["epochs"] == 3
+
+
+def test_what_is_compared_is_what_the_model_is_not(new_run, tiny_data, trainings):
+    compare = {"comparison.models": "custom_cnn,from_scratch", "comparison.epochs": 2}
+    assert training.compared(new_run("itself", tiny(tiny_data, **compare))) == {}
+    run = new_run("other", tiny(tiny_data, **compare, **{"model.backbone": "mobilenet"}))
+    histories = training.compared(run)
+    assert list(histories) == ["custom_cnn"]
+    assert len(histories["custom_cnn"]) == 2
+    assert [name for name, _ in trainings] == ["custom_cnn"]
+    training.compared(run)  # what a stopped notebook has done is not done again
+    assert len(trainings) == 1
+
+
+def test_a_comparison_trains_for_real(new_run, tiny_data):
+    settings = {"comparison.models": "custom_cnn", "comparison.epochs": 1, "model.backbone": "mobilenet"}
+    run = new_run("real", tiny(tiny_data, **settings))
+    history = training.compared(run)["custom_cnn"]
+    assert history.columns.tolist() == COLUMNS
+    assert len(history) == 1
+    assert not list(run.dir.glob("models/*"))  # it is looked at, and used for nothing
+
+
+def history_of(val_loss, rates):
+    return pd.DataFrame({"val_loss": val_loss, "learning_rate": rates})
+
+
+def test_what_the_callbacks_did_is_told(config):
+    settings = config.phase_1.model_copy(update={"epochs": 4})
+    told = callbacks.told(history_of([3, 1, 2, 2.5], [0.1, 0.1, 0.1, 0.05]), settings)
+    assert "lowest validation loss was in epoch 1" in told
+    assert "lowered to 0.5 of itself before epoch 3" in told
+    assert "All 4 epochs" in told
+    told = callbacks.told(history_of([1, 2, 3], [0.1, 0.1, 0.1]), settings)
+    assert "never lowered" in told
+    assert "ended early after epoch 2" in told

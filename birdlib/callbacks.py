@@ -1,0 +1,109 @@
+"""What watches a training: the checkpoint, the progress bar, the clock, a stop where the loss is no number any more."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import keras
+import pandas as pd
+from tqdm.auto import tqdm
+
+if TYPE_CHECKING:
+    from birdlib.settings import Phase
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on: what happened, when, and what to change."""
+
+
+def told(history: pd.DataFrame, settings: Phase) -> str:
+    """What the callbacks did in a training, as a sentence or two."""
+    epochs, best = len(history), int(history["val_loss"].to_numpy().argmin())
+    rates = history["learning_rate"].to_numpy()
+    lowered = [str(epoch) for epoch in range(1, epochs) if rates[epoch] < 0.999 * rates[epoch - 1]]
+    lowered_text = (
+        f"was lowered to {settings.plateau_factor:g} of itself before epoch {', '.join(lowered)}"
+        if lowered
+        else f"was never lowered: the validation loss never stood still for {settings.plateau_patience} epochs"
+    )
+    end = (
+        f"Training ended early after epoch {epochs - 1}: {settings.early_stopping_patience} epochs with no lower loss."
+        if epochs < settings.epochs
+        else f"All {epochs} epochs were trained."
+    )
+    return (
+        f"The lowest validation loss was in epoch {best} (counted from 0), whose weights are kept. The learning rate "
+        f"{lowered_text}. {end}"
+    )
+
+
+class Finite(keras.callbacks.Callback):
+    """Stops a training whose loss is not a number any more, before the checkpoint takes it for the best."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__()
+        self._description = description
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Stop if a loss is no number."""
+        losses = [(logs or {}).get(name, 0.0) for name in ("loss", "val_loss")]
+        if not all(map(math.isfinite, losses)):
+            phase = self._description.partition(",")[0]
+            raise TrainingError(
+                f"{self._description}: the loss is not a number after epoch {epoch}: lower {phase}.learning_rate"
+            )
+
+
+class Checkpoint(keras.callbacks.ModelCheckpoint):
+    """Keeps the image classifier, not the model around it that takes audio."""
+
+    def __init__(self, model: keras.Model, path: Path) -> None:
+        super().__init__(str(path), monitor="val_loss", save_best_only=True)
+        self._classifier = model
+
+    def set_model(self, model: keras.Model) -> None:
+        """Keep the classifier, whatever is being fitted."""
+        super().set_model(self._classifier)
+
+
+class Seconds(keras.callbacks.Callback):
+    """How long each epoch took, validation included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: list[float] = []
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Start the clock."""
+        self._began = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Stop the clock."""
+        self.taken.append(round(time.perf_counter() - self._began, 2))
+
+
+class Progress(keras.callbacks.Callback):
+    """One bar for the whole of the training, slow enough for papermill's channel."""
+
+    def __init__(self, description: str, batches: int) -> None:
+        super().__init__()
+        self._bar = tqdm(total=batches, desc=description, unit="batch", mininterval=2.0)
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """One batch more."""
+        self._bar.update()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Show how validation went."""
+        logs = logs or {}
+        self._bar.set_postfix(
+            {"epoch": epoch, "val_loss": f"{logs['val_loss']:.3f}", "val_accuracy": f"{logs['val_accuracy']:.3f}"},
+            refresh=False,
+        )
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()
