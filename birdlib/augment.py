@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 EFFECTS = ("high_pass", "band_pass", "gaussian_noise", "clipping", "time_stretch", "pitch_shift")
 
+STRENGTHS = {"weak": 0.25, "middle": 0.5, "strong": 1.0}  # of a preview
+PAPERS_CLIPPING = 90  # per cent of the samples in the paper's figure; its training clips less
+
 # audiomentations keeps an effect's parameters on the object and draws them from the global generators.
 _one_at_a_time = threading.Lock()
 
@@ -91,6 +94,41 @@ def effect(name: str, config: Config, strength: float | None = None, **fixed: An
     a function (samples float32 (n,), seeds) -> float32 (n,), as `Chain` is.
     """
     return Chain(config, {name: {**ranges(config, strength)[name], **fixed, "p": 1.0}})
+
+
+def preview(name: str, samples: np.ndarray, config: Config, seeds: list[int]) -> dict[str, np.ndarray]:
+    """A chunk before one effect, and after it as far as it may go at each of `STRENGTHS`.
+
+    Returns
+    -------
+    sounds : title, such as "weak: +1.0 semitones" -> float32 (n,). Clipping comes as in the paper's figure too. Where
+        audiomentations is not installed there is only what was before, and its title says so.
+    """
+    if not available():
+        return {"before (to see it after: pip install 'birdlib[augment]')": samples}
+    sounds = {"before": samples}
+    for strength, share in STRENGTHS.items():
+        fixed = ranges(config, share)[name] | furthest(config, share)[name]
+        sounds[f"{strength}: {amount(name, fixed)}"] = effect(name, config, **fixed)(samples, seeds)
+    if name == "clipping":
+        fixed = dict.fromkeys(fixed, PAPERS_CLIPPING)
+        sounds[f"the paper's figure: {amount(name, fixed)}"] = effect(name, config, **fixed)(samples, seeds)
+    return sounds
+
+
+def amount(name: str, arguments: dict[str, float]) -> str:
+    """How far an effect whose arguments' ends are pinned goes, in words and units."""
+    value = next(iter(arguments.values()))
+    if name == "band_pass":
+        centre_khz, half = arguments["min_center_freq"] / 1000, arguments["min_bandwidth_fraction"] / 2
+        return f"keeps {centre_khz * (1 - half):.1f} to {centre_khz * (1 + half):.1f} kHz"
+    return {
+        "high_pass": f"cut-off {value / 1000:.1f} kHz",
+        "gaussian_noise": f"noise {value:.0f} dB under the sound",
+        "clipping": f"{value:.0f} % of the samples clipped",
+        "time_stretch": f"{value:.2f} × as fast",
+        "pitch_shift": f"{value:+.1f} semitones",
+    }[name]
 
 
 class Chain:

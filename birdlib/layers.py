@@ -5,12 +5,14 @@ The image is the one that `birdlib.spectrogram` defines; tests hold this to it w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 from keras import ops
 
+from birdlib import chance as random
 from birdlib import spectrogram
 
 if TYPE_CHECKING:
@@ -88,3 +90,23 @@ class CutOut(keras.layers.Layer):
     def compute_output_shape(self, images_shape, chance_shape):
         """The shape of the images."""
         return images_shape
+
+
+def as_trained(inputs: dict[str, np.ndarray], config: Config) -> np.ndarray:
+    """The images of a training batch's inputs as the network gets them: float32 (batch, n_mels, frames, 3), 0-255."""
+    cut_out = CutOut(config.augmentation.cut_out, config.augmentation.strength)
+    return ops.convert_to_numpy(cut_out(LogMelImage(config)(inputs["audio"]), inputs["chance"], training=True))
+
+
+def cut_out_preview(image: np.ndarray, config: Config, strengths: Mapping[str, float]) -> dict[str, np.ndarray]:
+    """An image (n_mels, frames, 3) before and after the cut-out, at its largest at each of ``strengths``: by title."""
+    settings = config.augmentation.cut_out.model_copy(update={"probability": 1.0})
+    chance = random.rng(config.seed, "preview").random((1, CutOut.numbers(settings)), np.float32)
+    chance[:, 1::2] = 1.0  # each box as large as it may be
+    chance[:, 0] = 0.0
+    images = {"before": image}
+    for name, strength in strengths.items():
+        cut = CutOut(settings, strength)(image[None], chance, training=True)
+        title = f"{name}: {settings.count} boxes, {min(strength * settings.max_share, 1):.0%} of each side"
+        images[title] = ops.convert_to_numpy(cut)[0]
+    return images

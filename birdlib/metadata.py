@@ -83,6 +83,11 @@ def load(data_dir: Path) -> Recordings:
     return Recordings(table[good].sort_values("filename", ignore_index=True), problems)
 
 
+def has_audio(data_dir: Path) -> bool:
+    """Whether there is a folder ``train_audio``; without one, the metadata are all that can be looked at."""
+    return (data_dir / "train_audio").is_dir()
+
+
 def inspect(recordings: pd.DataFrame, data_dir: Path, config: Config) -> Recordings:
     """Looks at the header of every file.
 
@@ -90,14 +95,14 @@ def inspect(recordings: pd.DataFrame, data_dir: Path, config: Config) -> Recordi
     -------
     table : `recordings` with duration_s (float64 seconds), sample_rate_hz and channels (Int32), as the header says;
         missing where a file cannot be opened.
-    problems : those files.
+    problems : those files. Where there is no folder ``train_audio`` at all, no single file is called a problem.
     """
     found: dict[str, audio.Info] = {}
     problems: dict[str, str] = {}
     folder = data_dir / "train_audio"
     results = map_files(
         lambda name: audio.info(folder / name),
-        list(recordings["filename"]),
+        list(recordings["filename"]) if has_audio(data_dir) else [],
         config.compute.file_time_limit_s,
         config.compute.workers,
         "looking at the files",
@@ -130,7 +135,8 @@ def labels_without_audio(recordings: pd.DataFrame, sounding: pd.Series, config: 
     if not sounding.any():
         first = recordings["filename"].iloc[0]
         raise MetadataError(
-            f"none of the {len(recordings)} files of train_metadata.csv can be read (train_audio/{first})"
+            f"none of the {len(recordings)} files of train_metadata.csv can be read (train_audio/{first}); "
+            "without audio only the first notebook, on the metadata, has something to show"
         )
     if (left := recordings.loc[sounding, "primary_label"]).nunique() < 2:
         raise MetadataError(

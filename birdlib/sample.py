@@ -268,13 +268,15 @@ def _metadata_row(take: Take, seed: int) -> dict[str, object]:
     rng = _rng(seed, _For.METADATA, take.item)
     located = rng.uniform() > 0.04
     rated = rng.uniform() > 0.1
+    north = rng.uniform(9.0, 15.0)
+    east = 77.25 - 0.55 * (north - 8.4) + rng.uniform(0.2, 0.9)  # inland of the coast, along the Western Ghats
     kinds = (["song"], ["call"], ["song", "call"], ["song", "adult", "sex uncertain"], [""])
     return {
         "primary_label": take.species.label,
         "secondary_labels": str(list(take.others)),
         "type": str(kinds[rng.choice(len(kinds), p=[0.6, 0.15, 0.1, 0.1, 0.05])]),
-        "latitude": round(rng.uniform(8.3, 12.6), 4) if located else None,
-        "longitude": round(rng.uniform(74.9, 77.4), 4) if located else None,
+        "latitude": round(north, 4) if located else None,
+        "longitude": round(east, 4) if located else None,
         "scientific_name": take.species.scientific_name,
         "common_name": take.species.common_name,
         "author": f"Synthetic recordist {take.author + 1:02d}",

@@ -7,7 +7,8 @@ to 0-255. This is numpy, the reference; `birdlib.layers` computes the same on th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -88,3 +89,13 @@ def image(samples: np.ndarray, config: Config) -> np.ndarray:
     db = decibels(mel_power(samples, config), config)
     grey = (db / config.spectrogram.top_db + 1) * np.float32(255)
     return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def images(sounds: Iterable[np.ndarray], config: Config) -> list[np.ndarray]:
+    """The `image` of each of several sounds."""
+    return [image(samples, config) for samples in sounds]
+
+
+def scales(config: Config) -> dict[str, Any]:
+    """What a figure needs to draw true axes beside images: ``mel_frequencies_hz`` and ``top_db``."""
+    return {"mel_frequencies_hz": mel_frequencies_hz(config), "top_db": config.spectrogram.top_db}

@@ -17,8 +17,9 @@
 #
 # In this notebook we
 #
-# - read the metadata, and see which of its columns the classifier will use;
+# - read the metadata, and see which of its columns the classifier will use, and why not the others;
 # - count the recordings of every species, since classes of uneven size are what most of this series is about;
+# - see who recorded what, and where;
 # - look at every file once: how long it is, and whether it is audio at all.
 
 # %% [markdown]
@@ -31,15 +32,16 @@ data_dir = None  # the folder of recordings; None: the built-in sample data set
 overrides = {}  # settings on top, such as {"silence.threshold": 0.05}
 
 # %%
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 
-from birdlib import metadata, plots, runs, sample
+from birdlib import metadata, overview, plots, runs, sample
 
 run = runs.open_run("01_eda", config, run_dir, data_dir, overrides)
 
 # %% [markdown]
 # Without a folder of recordings we use the **sample data set**. It is synthetic: twelve invented species whose songs
-# are little grammars of sweeps, trills and buzzes, in the layout of BirdCLEF, with all that makes real recordings hard.
+# are little grammars of sweeps, trills and buzzes, in the layout of BirdCLEF, with all that makes real recordings
+# hard.
 
 # %%
 if run.config.data.dir is None:
@@ -48,39 +50,86 @@ recordings, problems = metadata.load(run.data_dir)
 recordings.head(3).T
 
 # %% [markdown]
-# Only `primary_label` and `filename` go on into training. The others describe a recording without being heard in it,
-# or, like the secondary labels, say something that a classifier of one species a recording cannot use. The table shows
-# how often each is filled.
+# ## The columns
+#
+# Only two columns go on into training: the label and the file. The others describe a recording without being heard in
+# it, or say something that a soundscape comes without; they are set aside, each for the reason in the table. A cell
+# counts as filled where it says something: an empty list, an empty type and a rating of 0 do not.
 
 # %%
-filled = recordings.map(lambda value: bool(value) if isinstance(value, list) else value == value).sum()
-filled.to_frame("rows filled").assign(of=len(recordings))
+columns = overview.columns(recordings, run.data_dir)
+columns.style.format(thousands=",").set_properties(**{"text-align": "left"})
 
 # %% [markdown]
-# How many recordings has each species? (The paper's figure 3.)
+# ## The species
+#
+# How many recordings has each? (The paper's figure 3.) A network that sees them as they come learns to say the
+# commonest; the third notebook evens them out.
 
 # %%
 counts = recordings["primary_label"].value_counts()
-run.save_figure(plots.class_counts(counts), "class_counts")
+names = overview.names(recordings)
+run.save_figure(plots.class_counts(counts, names), "class_counts")
 
 # %% [markdown]
-# Now the files themselves. A file that cannot be opened costs itself and nothing else: it goes into the errors table
-# with the reason.
+# ## Who, where and what
+#
+# If one person made most recordings of a species, a classifier may learn that person's microphone instead of the bird:
+# a reason to split by `author`, which the second notebook can do.
+
+# %%
+authors, people = recordings["author"].value_counts(), overview.people(recordings)
+run.save_figure(plots.ranking(authors, "Recordings by recordist", "recordings"), "recordists")
+
+# %%
+run.save_figure(plots.places(recordings["latitude"], recordings["longitude"]), "places")
+
+# %% [markdown]
+# What the recordists heard (a recording may hold several kinds of sound, and counts for each), and how they rated it.
+
+# %%
+types = overview.types(recordings)
+run.save_figure(plots.ranking(types, f"{len(types)} kinds of sound", "recordings"), "types")
+
+# %%
+run.save_figure(plots.ratings(recordings["rating"]), "ratings")
+
+# %% [markdown]
+# Other species in the background, the *secondary labels*: here the ones named most often.
+
+# %%
+background = overview.background(recordings).rename(names)
+secondary = (recordings["secondary_labels"].map(len) > 0).sum()
+title = f"{secondary:,} of {len(recordings):,} recordings name other species in the background"
+run.save_figure(plots.ranking(background, title, "recordings in whose background it is"), "background")
+
+# %% [markdown]
+# ## The files
+#
+# Now every file is opened. One that cannot be costs itself and nothing else: it goes into the errors table with the
+# reason.
 
 # %%
 recordings, unreadable = metadata.inspect(recordings, run.data_dir, run.config)
-left_out = metadata.labels_without_audio(recordings, metadata.readable(recordings), run.config)
+audio_there, readable = metadata.has_audio(run.data_dir), metadata.readable(recordings)
+left_out = metadata.labels_without_audio(recordings, readable, run.config) if audio_there else []
 errors = run.record_errors({**problems, **unreadable})
 errors
 
 # %%
-run.save_figure(plots.lengths(recordings["duration_s"]), "lengths")
+nothing = f"""**There is no folder `train_audio` in `{run.data_dir}`.** Lengths, sample rates and broken files cannot be
+shown, and the next notebooks have nothing to cut: this one, on the metadata, is all there is to see."""
+if audio_there:
+    display(run.save_figure(plots.lengths(recordings["duration_s"]), "lengths"))
+else:
+    display(Markdown(nothing))
 
 # %% [markdown]
-# Sample rates and channels differ too. Everything is turned into mono at one rate when it is read.
+# Files that can be read and yet differ from the rest. None of this is an error: all are turned into mono at one rate
+# when they are read, and a short one is padded with silence.
 
 # %%
-recordings.groupby(["sample_rate_hz", "channels"]).size().to_frame("recordings")
+overview.odd(recordings)
 
 # %% [markdown]
 # The recordings table is the first result of the run; the next notebook reads it.
@@ -90,15 +139,17 @@ run.write_table("recordings", recordings)
 run.finish()
 
 # %%
-hours = recordings["duration_s"].sum() / 3600
-secondary = (recordings["secondary_labels"].map(len) > 0).sum()
+kept, aside = (", ".join(columns.index[columns["kept"] == what]) for what in ("yes", "set aside"))
+seconds = recordings.loc[readable, "duration_s"]
 Markdown(f"""## What we saw{run.synthetic}
 
-- **{len(recordings):,} recordings of {len(counts)} species**, {hours:.2f} hours in all; the rarest species has
-  {counts.min()}, the commonest {counts.max()}.
-- {secondary:,} recordings name other species in the background; {recordings["author"].nunique()} people made them.
-- **{len(errors)} of the files or rows were set aside or repaired**, each with its reason above; {len(left_out)} species
-  lost all of its audio.
-- Lengths run from {recordings["duration_s"].min():.1f} s to {recordings["duration_s"].max():.1f} s, so a network
-  needs pieces of one length: that is the next notebook.
+- **{len(recordings):,} recordings of {len(counts)} species**: from {counts.min()} of the rarest to {counts.max()} of
+  the commonest.
+- Kept: {kept}. Set aside, for the reasons above: {aside}.
+- {people["people"]:,} people made them, one of them {people["largest_share"]:.0%} of all; recorded by
+  one person only: {people["one_only"]} species. {secondary:,} recordings name other species in the background.
+- **Files or rows set aside or repaired: {len(errors)}**, each with its reason above; species that lost all audio:
+  {len(left_out)}.
+- {len(seconds):,} files can be read, {seconds.sum() / 3600:,.2f} hours, from {seconds.min():.1f} s to
+  {seconds.max():,.1f} s. A network needs pieces of one length: that is the next notebook.
 """)

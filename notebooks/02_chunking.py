@@ -28,9 +28,9 @@ data_dir = None  # the folder of recordings; None: the built-in sample data set
 overrides = {}  # settings on top, such as {"silence.threshold": 0.05}
 
 # %%
-from IPython.display import Audio, Markdown
+from IPython.display import Markdown
 
-from birdlib import audio, chunks, metadata, plots, runs, splits
+from birdlib import audio, chunks, examples, metadata, overview, players, plots, runs, spectrogram, splits
 
 run = runs.open_run("02_chunking", config, run_dir, data_dir, overrides)
 recordings = run.read_table("recordings")
@@ -43,6 +43,8 @@ files = recordings.loc[metadata.readable(recordings), "filename"].tolist()
 
 # %%
 index = chunks.indexed(run, files)
+usable = recordings["filename"].isin(index.audio_hash.index)
+left_out = metadata.labels_without_audio(recordings, usable, run.config)
 run.record_errors(index.problems)
 
 # %%
@@ -53,36 +55,57 @@ table.head()
 # %% [markdown]
 # ## One recording
 #
-# The recording with the largest share of silent chunks, cut up. Kept chunks and silent ones are told apart. (The
-# paper's figure 5.)
+# A recording with silent chunks and others, cut up. What is left at its end becomes a chunk of its own, padded with
+# zeros, if it holds more than `chunks.tail_min_s` that no other chunk holds; less than that is dropped.
 
 # %%
-name = table.groupby("filename")["kept"].mean().idxmin()
+name = examples.recording(table)
 example = table[table["filename"] == name]
-samples = audio.read(run.data_dir / "train_audio" / name, run.config.audio.sample_rate_hz)
 rate, length_s = run.config.audio.sample_rate_hz, run.config.chunks.length_s
-run.save_figure(plots.cut(samples, rate, example["start_s"], length_s, example["kept"]), "cut")
+samples = audio.read(run.data_dir / "train_audio" / name, rate)
+image, scales = spectrogram.image(samples, run.config), spectrogram.scales(run.config)
+run.save_figure(plots.cut(samples, rate, example["start_s"], length_s, example["kept"], image, **scales), "cut")
 
 # %%
-Audio(samples[: 20 * rate], rate=rate)
+players.row({name: samples}, rate)
 
 # %% [markdown]
-# ## Which measure, which threshold?
+# ## What is silent?
 #
-# The paper calls a chunk silent when "the maximum energy level" is under 0.1, and says no more. Measured absolutely,
-# such a threshold throws out quiet recordings whole, and with them much of a species; measured against the loudest
-# moment of the same recording, it throws out pauses. The figure shows the share of each species' chunks that lie under
-# the same threshold by each measure.
+# The paper calls a chunk silent when "the maximum energy level" is under 0.1, and says no more. Here is the energy of
+# every chunk, by the measure that the settings name, and the threshold.
 
 # %%
 silence = run.config.silence
-under = {measure: index.chunks[column] < silence.threshold for measure, column in chunks.MEASURES.items()}
-dropped = table.assign(**under).groupby("primary_label")[list(under)].mean()
-run.save_figure(plots.dropped_by_measure(dropped), "dropped_by_measure")
+measure = chunks.MEASURES[silence.measure]
+run.save_figure(plots.energies(index.chunks[measure], silence.threshold, silence.measure), "energies")
+
+# %% [markdown]
+# To see and to hear (the paper's figure 5): silent chunks from the faintest to the one nearest the threshold, and
+# under each the loudest chunk of the same recording. The waveforms share one scale. Each image is scaled by its own
+# maximum, as the network gets it; that makes patterns of the noise in silence, which is why silent chunks have to go.
+# The players come in the same order and share one gain.
 
 # %%
-energy = index.chunks[chunks.MEASURES[silence.measure]]
-run.save_figure(plots.energies(energy, silence.threshold, silence.measure), "energies")
+shown = examples.read(run, examples.silent_and_kept(table, measure))
+images = spectrogram.images(shown.values(), run.config)
+run.save_figure(plots.sounds(shown, images, seconds=length_s, **scales), "silent")
+
+# %%
+players.row(shown, rate)
+
+# %% [markdown]
+# ## Which measure?
+#
+# Measured absolutely, such a threshold throws out quiet recordings whole, and with them much of a species; measured
+# against the loudest moment of the same recording, it throws out pauses. The figure shows the share of each species'
+# chunks that lie under the same threshold by each measure.
+
+# %%
+names = overview.names(recordings)
+under = {name: index.chunks[column] < silence.threshold for name, column in chunks.MEASURES.items()}
+dropped = table.assign(**under).groupby("primary_label")[list(under)].mean()
+run.save_figure(plots.dropped_by_measure(dropped, names), "dropped_by_measure")
 
 # %% [markdown]
 # Chunks per species, before and after the filter (figure 4). A recording always keeps its loudest chunk, so no
@@ -91,23 +114,29 @@ run.save_figure(plots.energies(energy, silence.threshold, silence.measure), "ene
 # %%
 by_class = table["primary_label"].value_counts()
 kept_by_class = table.loc[table["kept"], "primary_label"].value_counts()
-run.save_figure(plots.chunk_counts(by_class, kept_by_class), "chunk_counts")
+run.save_figure(plots.chunk_counts(by_class, kept_by_class, names), "chunk_counts")
 
 # %% [markdown]
 # ## Who trains, who tests
 #
 # The unit is never the chunk: neighbouring chunks of one recording are nearly the same, and with one in training and
 # the other in the test, the score would measure memory. Whole recordings (or, with `splits.group_by=author`, all that
-# one person recorded) go to one side; recordings whose audio is identical count as one.
+# one person recorded) go to one side; recordings whose audio is identical count as one. (Figure 13.)
 
 # %%
-usable = recordings["filename"].isin(index.audio_hash.index)
-metadata.labels_without_audio(recordings, usable, run.config)
 heard = recordings[usable].assign(audio_hash=recordings["filename"].map(index.audio_hash))
 settings = run.config.splits
 split = splits.make(heard, settings.test_share, settings.folds, settings.group_by, run.config.seed)
-splits.check(split)  # the leak check: it stops the run if any group is on two sides
 run.save_figure(plots.fold_sides(split), "fold_sides")
+
+# %% [markdown]
+# **The leak check.** It looks for a recording or a group on two sides, and stops the run if there is one. Every later
+# notebook that reads the splits makes it again.
+
+# %%
+splits.check(split)
+sides = split.groupby("group")[["split", "fold"]].nunique().max(axis=1)
+print(f"{len(split):,} recordings in {len(sides):,} groups; on two sides: {(sides > 1).sum()} groups")
 
 # %%
 run.write_table("splits", split)
@@ -117,7 +146,7 @@ run.finish()
 tested, unscored = (split["split"] == "test").sum(), splits.unscored(split)
 Markdown(f"""## What we saw{run.synthetic}
 
-- **{len(table):,} chunks**, of which {(~table["kept"]).sum():,} ({(~table["kept"]).mean():.1%}) are silent and left
+- **{len(table):,} chunks, of which {(~table["kept"]).sum():,} ({(~table["kept"]).mean():.1%}) are silent** and left
   out.
 - The absolute measure at {silence.threshold} would drop {dropped["rms"].mean():.0%} of a species' chunks on average,
   and {dropped["rms"].max():.0%} of the worst hit; the relative one {dropped["relative"].mean():.0%} and
@@ -125,5 +154,5 @@ Markdown(f"""## What we saw{run.synthetic}
 - **{tested} of {len(split)} recordings ({tested / len(split):.0%}) are held out for the test**, grouped by
   {settings.group_by}; the rest makes {settings.folds} folds. No group is on two sides.
 - Species too rare to be in the test: {", ".join(unscored) or "none"}.
-- {len(index.problems)} file(s) could not be decoded.
+- Files that could not be decoded: {len(index.problems)}; species without any audio: {", ".join(left_out) or "none"}.
 """)

@@ -18,7 +18,7 @@
 # In this notebook we
 #
 # - draw an epoch that holds the same number of chunks of every species;
-# - see and hear the six augmentations of the waveform, one by one and together;
+# - see and hear the six augmentations of the waveform, one by one at three strengths, and together;
 # - cut parts out of the image.
 
 # %% tags=["parameters"]
@@ -31,96 +31,169 @@ overrides = {}  # settings on top, such as {"silence.threshold": 0.05}
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-import keras
 import pandas as pd
-from IPython.display import Audio, Markdown
+from IPython.display import Markdown
 
-from birdlib import audio, augment, batches, layers, plots, runs, sources, spectrogram, training
+from birdlib import augment, batches, examples, layers, overview, players, plots, runs, sources, spectrogram, training
 
 run = runs.open_run("03_augmentation", config, run_dir, data_dir, overrides)
 data = training.fold_data(run.read_table("chunks"), run.read_table("splits"), run.config.folds[0], run.config)
+names = overview.names(run.read_table("recordings"))
 
 # %% [markdown]
 # ## A balanced epoch
 #
 # Each epoch takes `batches.threshold` chunks of every species. The recordings of a species take turns before any of
 # them comes again, and so do the chunks of a recording; turns go on over the epochs. A rare species' chunks repeat
-# within an epoch, and augmentation makes the repetitions differ.
+# within an epoch, and augmentation makes the repetitions differ; of a common one every epoch takes others.
 
 # %%
-threshold, seed = run.config.batches.threshold, run.config.seed
-plan = batches.BalancedPlan(data.train, data.labels, threshold, seed)
+threshold = run.config.batches.threshold
+plan = batches.BalancedPlan(data.train, data.labels, threshold, run.config.seed)
 epoch = data.train.iloc[plan.epoch(0)]
-pd.DataFrame(
-    {
-        "chunks there are": data.train["primary_label"].value_counts(),
-        "in one epoch": epoch["primary_label"].value_counts(),
-        "different ones": epoch.drop_duplicates(["filename", "start_s"])["primary_label"].value_counts(),
-        "from recordings": epoch.groupby("primary_label")["filename"].nunique(),
-    }
-).describe().loc[["min", "50%", "max"]]
+different = epoch.drop_duplicates(["filename", "start_s"])
+counted = {"there": data.train, "epoch": epoch, "different": different}
+balance = pd.DataFrame({name: rows["primary_label"].value_counts() for name, rows in counted.items()})
+run.save_figure(plots.epoch_balance(balance, threshold, names), "epoch_balance")
 
 # %% [markdown]
-# ## One chunk, six ways
+# ## Six ways to change a chunk
 #
-# Each effect alone on the first chunk of that epoch, as far as it may go: that is `augmentation.strength` times its
-# range. In training each draws how far it goes, and whether it is applied at all. (The paper's figures 6 to 8.)
+# Each effect has a range, and `augmentation.strength` says how much of it is used: in training a chunk draws whether
+# an effect is applied, and how far between nothing and that limit. Below, every effect goes to its limit: at a
+# quarter of the range (weak), at half (middle), and at all of it (strong). (The paper's figures 6 to 8; it gives the
+# cut-off, the band's centre and the clipping of its figure, and the other ranges are ours.)
 
 # %%
-chunk = epoch.iloc[0]
-samples = audio.to_float(sources.LazySource(run.data_dir, run.config).read(chunk["filename"], chunk["start_s"]))
-furthest = augment.furthest(run.config)
-effects = augment.EFFECTS if augment.available() else ()  # without audiomentations there is nothing to show
-changed = {name: augment.effect(name, run.config, **furthest[name])(samples, [seed, 1]) for name in effects}
-pictures = {"as recorded": samples, **changed}
-images = [spectrogram.image(each, run.config) for each in pictures.values()]
-axis = {"mel_frequencies_hz": spectrogram.mel_frequencies_hz(run.config), "seconds": run.config.chunks.length_s}
-run.save_figure(plots.images(images, list(pictures), **axis), "effects")
+chunk = examples.full(run, epoch)
+shown = examples.read(run, chunk.to_frame().T.assign(title=names[chunk["primary_label"]]))
+samples = next(iter(shown.values()))
+rate, seeds = run.config.audio.sample_rate_hz, [run.config.seed, 1]
+scales = {**spectrogram.scales(run.config), "seconds": run.config.chunks.length_s}
+print(f"The chunk: {names[chunk['primary_label']]}, {chunk['filename']} from {chunk['start_s']:g} s")
 
 # %% [markdown]
-# The chunk as recorded, and with its pitch shifted.
+# ### High pass
+#
+# Takes away what is lower than a cut-off, which is drawn from 200 Hz up to the limit: wind, traffic, the hum of the
+# recorder, and in the end the low parts of the song.
 
 # %%
-Audio(samples, rate=run.config.audio.sample_rate_hz)
+sounds = augment.preview("high_pass", samples, run.config, seeds)
+run.save_figure(plots.sounds(sounds, spectrogram.images(sounds.values(), run.config), **scales), "high_pass")
 
 # %%
-Audio(changed.get("pitch_shift", samples), rate=run.config.audio.sample_rate_hz)
+players.row(sounds, rate)
+
+# %% [markdown]
+# ### Band pass
+#
+# Keeps a band around 5 kHz, the narrower the stronger, and takes away what is under and over it, much as distance and
+# a poor microphone do.
+
+# %%
+sounds = augment.preview("band_pass", samples, run.config, seeds)
+run.save_figure(plots.sounds(sounds, spectrogram.images(sounds.values(), run.config), **scales), "band_pass")
+
+# %%
+players.row(sounds, rate)
+
+# %% [markdown]
+# ### Gaussian noise
+#
+# Adds a hiss that is equally strong at all frequencies. The fewer decibels it lies under the sound, the more of the
+# faint parts goes under in it.
+
+# %%
+sounds = augment.preview("gaussian_noise", samples, run.config, seeds)
+run.save_figure(plots.sounds(sounds, spectrogram.images(sounds.values(), run.config), **scales), "gaussian_noise")
+
+# %%
+players.row(sounds, rate)
+
+# %% [markdown]
+# ### Clipping distortion
+#
+# Cuts the loudest samples off, as a recorder does that is set too high; overtones come of it. It "should not distort
+# excessively", says the paper, whose figure clips 90 % of the samples.
+
+# %%
+sounds = augment.preview("clipping", samples, run.config, seeds)
+run.save_figure(plots.sounds(sounds, spectrogram.images(sounds.values(), run.config), **scales), "clipping")
+
+# %%
+players.row(sounds, rate)
+
+# %% [markdown]
+# ### Time stretch
+#
+# Makes the song faster or slower and leaves its pitch as it was: in the image everything moves together along the time
+# axis, and no line moves up or down.
+
+# %%
+sounds = augment.preview("time_stretch", samples, run.config, seeds)
+run.save_figure(plots.sounds(sounds, spectrogram.images(sounds.values(), run.config), **scales), "time_stretch")
+
+# %%
+players.row(sounds, rate)
+
+# %% [markdown]
+# ### Pitch shift
+#
+# Makes the song higher or lower, by semitones, and leaves its tempo as it was: in the image every line moves up or
+# down, and none sideways. Twelve semitones double every frequency.
+
+# %%
+sounds = augment.preview("pitch_shift", samples, run.config, seeds)
+run.save_figure(plots.sounds(sounds, spectrogram.images(sounds.values(), run.config), **scales), "pitch_shift")
+
+# %%
+players.row(sounds, rate)
 
 # %% [markdown]
 # ## The chain
 #
-# In training each effect comes with its own probability, one after the other. The same chunk six times:
+# In training each effect comes with its own probability, one after the other. The same chunk eight times, as the
+# settings of this run have it (with `augmentation.where=off` it stays as it was):
 
 # %%
 chain = augment.Chain(run.config)
-several = [spectrogram.image(chain(samples, [seed, number]), run.config) for number in range(6)]
-run.save_figure(plots.images(several, [f"draw {number + 1}" for number in range(6)], **axis), "chain")
+several = {f"draw {number + 1}": chain(samples, [*seeds, number]) for number in range(8)}
+run.save_figure(plots.sounds(several, spectrogram.images(several.values(), run.config), **scales), "chain")
+
+# %%
+players.row(several, rate)
 
 # %% [markdown]
-# ## On the device
+# ## The cut-out
 #
 # A batch leaves the host as 16-bit audio. The image is made by a layer in front of the network, and so is the cut-out,
-# which blanks boxes of the image (figure 9). Here are the first images of the first batch of epoch 0, just as the
-# network gets them.
+# which blanks boxes of the image, so that the network does not hang on a single note. (Figure 9.)
+
+# %%
+cut = layers.cut_out_preview(spectrogram.image(samples, run.config), run.config, augment.STRENGTHS)
+run.save_figure(plots.images(list(cut.values()), list(cut), columns=4, **scales), "cut_out")
+
+# %% [markdown]
+# The first images of the first batch of epoch 0, with all that was drawn for them, just as the network gets them:
 
 # %%
 source = sources.LazySource(run.data_dir, run.config)
-first, _ = batches.TrainingBatches(data.train, data.labels, source, run.config, batch_size=6)[0]
-cut_out = layers.CutOut(run.config.augmentation.cut_out, run.config.augmentation.strength)
-as_trained = cut_out(layers.LogMelImage(run.config)(first["audio"]), first["chance"], training=True)
-titles = epoch["primary_label"].iloc[:6].tolist()
-run.save_figure(plots.images(keras.ops.convert_to_numpy(as_trained), titles, **axis), "first_batch")
+first, _ = batches.TrainingBatches(data.train, data.labels, source, run.config, batch_size=8)[0]
+as_trained = layers.as_trained(first, run.config)
+titles = epoch["primary_label"].iloc[:8].map(names).tolist()
+run.save_figure(plots.images(as_trained, titles, columns=4, **scales), "first_batch")
 
 # %%
 run.finish()
-rare = data.train["primary_label"].value_counts()
+most, least = balance["there"].max(), balance["there"].min()
+drawn = {"host": "drawn on the host, before the image is made", "off": "off"}[run.config.augmentation.where]
 Markdown(f"""## What we saw
 
 - An epoch holds **{threshold} chunks of each of {len(data.labels)} species, {len(epoch):,} in all**; the training side
-  of this fold has from {rare.min()} to {rare.max()} of a species.
-- The waveform augmentation is **{run.config.augmentation.where}** in this run, at strength
-  {run.config.augmentation.strength:g}.
-- Filters and noise change how a bird sounds to us, and hardly its shape in the image; stretching and shifting move the
-  shape itself.
+  of this fold has from {least:,} to {most:,} of a species, {most / least:.1f} times as many.
+- The waveform augmentation of this run is **{drawn}**, at strength {run.config.augmentation.strength:g}.
+- Filters, noise and clipping change what surrounds a song; **stretching moves it along the time axis, pitch shifting
+  along the frequency axis**.
 - Nothing here happens to validation or test chunks.
 """)

@@ -20,6 +20,7 @@
 #
 # - build the classifier: a backbone, pooled, and a head of dense layers;
 # - train it with the backbone frozen, if it comes with pretrained weights, or whole if it does not;
+# - compare it with a small network from scratch, if the settings say so;
 # - see how far that gets on the validation fold.
 
 # %% tags=["parameters"]
@@ -35,62 +36,92 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import pandas as pd
 from IPython.display import Markdown, display
 
-from birdlib import models, plots, runs, splits, training
+from birdlib import callbacks, models, overview, paper, plots, runs, splits, training
 
 run = runs.open_run("04_phase_1", config, run_dir, data_dir, overrides)
+names = overview.names(run.read_table("recordings"))
+split = run.read_table("splits")
 
 # %% [markdown]
 # ## The model
+#
+# Layer by layer, the backbone as one. The output of each is its shape for one image, which has 128 mel bands, 320
+# frames and three equal channels unless the settings say otherwise. What is not trained is frozen, or the running
+# statistics of a batch normalisation.
 
 # %%
-model = models.build(run.config, len(splits.labels(run.read_table("splits"))))
-names = {"all": "in all", "frozen": "not trained (frozen, or running statistics)"}
-pd.Series(models.parameters(model), name="parameters").rename(names).map("{:,}".format).to_frame()
+model = models.build(run.config, len(splits.labels(split)))
+models.table(model).style.hide(axis="index").format(thousands=",")
 
 # %%
 pretrained = run.config.model.weights is not None
-Markdown(
-    "The backbone has pretrained weights: it is **frozen**, and only the head is trained in this phase."
-    if pretrained
-    else "This backbone has **no pretrained weights**, so there is nothing to protect: it is trained whole."
-)
+parts = models.table(model).groupby("part")["parameters"].sum()
+frozen = f"""The backbone has pretrained weights. In phase I **its {parts["backbone"]:,} parameters are frozen**; of the
+head's {parts["head"]:,}, all but the running statistics are trained."""
+whole = f"""This backbone has no pretrained weights, so there is nothing to protect: **nothing is frozen**, and the
+backbone's {parts["backbone"]:,} parameters are trained together with the head's {parts["head"]:,}."""
+Markdown(frozen if pretrained else whole)
 
 # %% [markdown]
 # ## Training
 #
-# Adam; the learning rate halves when the validation loss stands still; training stops early when that does not help;
-# the weights of the epoch with the lowest validation loss are kept.
+# Adam, and three callbacks: the learning rate is lowered when the validation loss stands still; training ends early
+# when that does not help; and the weights of the epoch with the lowest validation loss are the ones that are kept.
 
 # %%
 results = {fold: training.phase_1(run, fold) for fold in run.config.folds}
+
+# %% [markdown]
+# Loss and accuracy, epoch by epoch, and what the callbacks did (the paper's figure 15). Training accuracy is measured
+# on augmented, balanced chunks while the weights still change, so it may well lie under validation's.
 
 # %%
 histories = {fold: pd.read_csv(run.path(f"history/phase_1_fold_{fold}.csv")) for fold in results}
 for fold, history in histories.items():
     display(run.save_figure(plots.curves(history, f"Phase I, fold {fold}"), f"curves_fold_{fold}"))
+    display(Markdown(callbacks.told(history, run.config.phase_1)))
 
 # %% [markdown]
-# What was reached, on every kept chunk of the validation fold:
+# ## Was the backbone worth it?
+#
+# The paper began with a small convolutional network as a first check, and trained its backbone both from scratch and
+# from ImageNet weights (figures 10 and 11). The setting `comparison.models` names what is trained here beside the
+# model, on the first fold, for `comparison.epochs` epochs.
 
 # %%
-scores = pd.DataFrame.from_dict(results, orient="index").drop(columns="parameters")
+fold = run.config.folds[0]
+others = training.compared(run)
+this = f"{run.config.model.backbone}, {'pretrained' if pretrained else 'from scratch'}"
+if others:
+    several = {this: histories[fold].head(run.config.comparison.epochs), **others}
+    display(run.save_figure(plots.side_by_side(several, f"The first epochs, fold {fold}"), "comparison"))
+else:
+    display(Markdown("Nothing is compared in this run: what the setting names is what the model is."))
+
+# %% [markdown]
+# ## What was reached
+#
+# On every kept chunk of the validation fold:
+
+# %%
+scores = pd.DataFrame.from_dict(results, orient="index").drop(columns="parameters").rename_axis("fold")
 scores
 
 # %%
-mean = scores["val_accuracy"].mean()
-folds = scores["val_accuracy"].to_dict()
-parameters = results[run.config.folds[0]]["parameters"]
-run.update_metrics("phase_1", {"val_accuracy": mean, "folds": folds, "parameters": parameters})
+mean, by_fold = scores["val_accuracy"].mean(), scores["val_accuracy"].to_dict()
+values = {"val_accuracy": mean, "folds": by_fold, "parameters": results[fold]["parameters"]}
+run.update_metrics("phase_1", values)
 run.finish()
 
 # %%
-history = histories[run.config.folds[0]]
-unscored = splits.unscored(run.read_table("splits"), run.config.folds[0])
+unscored = [names[label] for label in splits.unscored(split, fold)]
+over = f" (the mean of {len(results)} folds)" if len(results) > 1 else ""
 Markdown(f"""## What we saw{run.synthetic}
 
-- Fold {run.config.folds[0]} trained for {len(history)} epochs; the lowest validation loss was in epoch
-  {history["val_loss"].idxmin()} (counted from 0).
-- **Validation accuracy after phase I: {mean:.1%}**, {mean * model.output_shape[-1]:.1f} times chance. (The paper, on
-  BirdCLEF 2024: 16.27 % of 182 species.)
+- **Frozen: {"the whole backbone; only the head was trained" if pretrained else "nothing; all was trained"}.** Trained
+  parameters: {values["parameters"]["trained"]:,} of {values["parameters"]["all"]:,}.
+- Fold {fold}: {callbacks.told(histories[fold], run.config.phase_1)}
+- **Validation accuracy after phase I: {mean:.1%}**{over}, {mean * model.output_shape[-1]:.1f} times chance. The paper,
+  on the {paper.SPECIES} species of BirdCLEF 2024: {paper.ACCURACY["phase_1"]:.2%}.
 - Species too rare to be in this validation fold: {", ".join(unscored) or "none"}.
 """)

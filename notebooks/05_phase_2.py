@@ -20,7 +20,7 @@
 #
 # - thaw the backbone and train everything with a small learning rate;
 # - see whether the learning rate had to come down, which it does when the validation loss stands still;
-# - compare phase II with phase I.
+# - compare phase II with phase I, in figures and on single chunks.
 
 # %% tags=["parameters"]
 config = None  # "sample", "paper" or a YAML file; None: the run folder's own settings
@@ -35,31 +35,51 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import pandas as pd
 from IPython.display import Markdown, display
 
-from birdlib import models, plots, runs, splits, training
+from birdlib import callbacks, examples, overview, paper, players, plots, runs, spectrogram, splits, training
 
 run = runs.open_run("05_phase_2", config, run_dir, data_dir, overrides)
+names = overview.names(run.read_table("recordings"))
 
 # %% [markdown]
 # ## Training
 
 # %%
 results = {fold: training.phase_2(run, fold) for fold in run.config.folds}
-histories = {fold: pd.read_csv(run.path(f"history/phase_2_fold_{fold}.csv")) for fold in results}
 
 # %% [markdown]
-# Loss and accuracy, epoch by epoch (the paper's figure 16).
+# The whole run, one phase after the other (the paper's figure 16). Phase II begins with phase I's *best* weights,
+# which need not be its last.
 
 # %%
-for fold, history in histories.items():
-    display(run.save_figure(plots.curves(history, f"Phase II, fold {fold}"), f"curves_fold_{fold}"))
+whole = {fold: training.whole_history(run, fold) for fold in results}
+for fold, history in whole.items():
+    display(run.save_figure(plots.whole_run(history, f"Both phases, fold {fold}"), f"whole_run_fold_{fold}"))
 
 # %% [markdown]
-# The learning rate (figure 17): it halves whenever the validation loss has not improved for
-# `phase_2.plateau_patience` epochs.
+# Early fine-tuning, close up (figure 12): the end of phase I, and the first epochs in which the backbone learns.
 
 # %%
 fold = run.config.folds[0]
-run.save_figure(plots.learning_rate(histories[fold]), "learning_rate")
+first = (whole[fold]["phase"] == "II").idxmax()
+early = whole[fold].iloc[max(first - 4, 0) : first + 5]
+run.save_figure(plots.whole_run(early, f"Where fine-tuning begins, fold {fold}"), "early")
+
+# %% [markdown]
+# Phase II alone, and what its callbacks did:
+
+# %%
+for fold in results:
+    history = whole[fold][whole[fold]["phase"] == "II"].assign(epoch=lambda rows: range(len(rows)))
+    display(run.save_figure(plots.curves(history, f"Phase II, fold {fold}"), f"curves_fold_{fold}"))
+    display(Markdown(callbacks.told(history, run.config.phase_2)))
+
+# %% [markdown]
+# The learning rate (figure 17): it is lowered whenever the validation loss has not improved for `plateau_patience`
+# epochs.
+
+# %%
+fold = run.config.folds[0]
+run.save_figure(plots.learning_rate(whole[fold]), "learning_rate")
 
 # %% [markdown]
 # ## Phase I against phase II
@@ -70,23 +90,36 @@ if len(results) > 1:
     display(run.save_figure(plots.fold_scores(by_fold), "fold_scores"))
 
 # %%
-scores = pd.DataFrame.from_dict(results, orient="index").drop(columns="parameters")
+scores = pd.DataFrame.from_dict(results, orient="index").drop(columns="parameters").rename_axis("fold")
 before, after = run.metrics()["phase_1"]["val_accuracy"], scores["val_accuracy"].mean()
 classes = len(splits.labels(run.read_table("splits")))
-bars = {"chance": 1 / classes, "phase I": before, "phase II": after}
-run.save_figure(
-    plots.comparison(pd.Series(bars), chance=1 / classes, title="Validation", xlabel="accuracy by chunk"), "phases"
-)
+bars = pd.Series({"chance": 1 / classes, "phase I": before, "phase II": after})
+run.save_figure(plots.comparison(bars, 1 / classes, "Validation", "accuracy by chunk"), "phases")
+
+# %% [markdown]
+# ## Where it changed its mind
+#
+# Validation chunks that phase I took for one species (left of the arrow) and phase II takes for another.
 
 # %%
+said = [run.read_table(f"validation_phase_{phase}_fold_{fold}") for phase in (1, 2)]
+minds = examples.changed(*said, names)
+sounds, scales = examples.read(run, minds), spectrogram.scales(run.config)
+images, seconds = spectrogram.images(sounds.values(), run.config), run.config.chunks.length_s
+run.save_figure(plots.sounds(sounds, images, seconds=seconds, own_scale=True, **scales), "changed_minds")
+
+# %%
+players.row(sounds, run.config.audio.sample_rate_hz)
+
+# %%
+parameters = results[fold]["parameters"]
 run.update_metrics("phase_2", {"val_accuracy": after, "folds": scores["val_accuracy"].to_dict()})
 run.finish()
-trained = models.parameters(models.load(run.path(f"models/phase_2_fold_{fold}.keras")))["trained"]
+over = f" (means of {len(results)} folds)" if len(results) > 1 else ""
 Markdown(f"""## What we saw{run.synthetic}
 
-- All of the network was trained: {trained:,} parameters.
-- **Validation accuracy went from {before:.1%} after phase I to {after:.1%} after phase II.** (The paper, on BirdCLEF
-  2024: from 16.27 % to 60.29 %.)
-- The learning rate ended at {histories[fold]["learning_rate"].iloc[-1]:.2g}, having begun at
-  {run.config.phase_2.learning_rate:.2g}.
+- Trained parameters: {parameters["trained"]:,} of {parameters["all"]:,}; the rest are batch normalisations' statistics.
+- Fold {fold}: {callbacks.told(whole[fold].query("phase == 'II'"), run.config.phase_2)}
+- **Validation accuracy went from {before:.1%} after phase I to {after:.1%} after phase II**{over}. The paper, on the
+  {paper.SPECIES} species of BirdCLEF 2024: from {paper.ACCURACY["phase_1"]:.2%} to {paper.ACCURACY["phase_2"]:.2%}.
 """)

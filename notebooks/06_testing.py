@@ -17,8 +17,8 @@
 #
 # In this notebook we
 #
-# - test the classifier by chunk and by recording, beside chance and beside a much simpler method;
-# - see which species it gets right, and which it takes for each other;
+# - test the classifier by chunk and by recording, beside chance, beside a much simpler method, and beside the paper;
+# - see which species it gets right, and which it takes for each other, and listen to those;
 # - ask two easier questions of it: is this bird endangered, is it nocturnal?
 # - predict soundscapes, and write `submission.csv`.
 
@@ -35,15 +35,18 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import pandas as pd
 from IPython.display import Markdown, display
 
-from birdlib import classifier, evaluation, plots, runs, soundscapes, testing
+from birdlib import audio, classifier, evaluation, examples, overview, paper, players, plots, runs, soundscapes
+from birdlib import spectrogram, testing
 
 run = runs.open_run("06_testing", config, run_dir, data_dir, overrides)
+names = overview.names(run.read_table("recordings"))
 
 # %% [markdown]
 # ## The result
 #
 # Silent chunks are left out, as in training. Since a recorder in the field does not filter, the test is scored once
-# more with them. A recording's prediction is the mean of its chunks'.
+# more with them. A recording's prediction is the mean of its chunks'; with several folds, a chunk's is the mean of the
+# folds' classifiers.
 
 # %%
 classifiers = testing.classifiers(run)
@@ -53,21 +56,24 @@ baseline = testing.baseline_score(run, result)
 scores = testing.scores(result, traits, baseline, run.synthetic)
 rows = {"kept chunks": scores, "with silent chunks": scores["with_silent_chunks"]}
 columns = ["accuracy", "recording_accuracy", "times_chance", "macro_roc_auc", "chunks", "recordings"]
-pd.DataFrame.from_dict(rows, orient="index")[columns]
+percent = {"accuracy": "{:.1%}", "recording_accuracy": "{:.1%}", "times_chance": "{:.1f}", "macro_roc_auc": "{:.3f}"}
+pd.DataFrame.from_dict(rows, orient="index")[columns].style.format(percent)
 
 # %% [markdown]
 # A logistic regression on the mean and deviation of each mel band is what all the effort has to beat. It learns from
 # chunks of the same training side (at most `testing.baseline_chunks` of a species) and is tested on the same test.
 
 # %%
-bars = {
-    "chance": scores["chance"],
-    "logistic regression": baseline,
-    "this network": scores["accuracy"],
-}
-run.save_figure(
-    plots.comparison(pd.Series(bars), scores["chance"], title="Test", xlabel="accuracy by chunk"), "comparison"
-)
+bars = pd.Series({"chance": scores["chance"], "logistic regression": baseline, "this network": scores["accuracy"]})
+run.save_figure(plots.comparison(bars, scores["chance"], "Test", "accuracy by chunk"), "comparison")
+
+# %% [markdown]
+# Beside the paper's own numbers. Unless this is BirdCLEF 2024, they are of **other data**, and of another number of
+# species: how many times chance a result is depends on that number, so neither column says which classifier is better.
+
+# %%
+run.update_metrics("test", scores)
+paper.beside(run.metrics(), result.labels)
 
 # %% [markdown]
 # ## Species by species
@@ -75,20 +81,38 @@ run.save_figure(
 # %%
 kept = result.kept
 per_class = evaluation.per_class(result.truth[kept], result.probabilities[kept], result.labels)
-run.save_figure(plots.per_class(per_class), "per_class")
+run.save_figure(plots.per_class(per_class, names), "per_class")
+
+# %% [markdown]
+# Which is taken for which? Rows are the truth, columns the prediction; what is confused lies side by side.
 
 # %%
 matrix = evaluation.confusion(result.truth[kept], result.probabilities[kept])
-run.save_figure(plots.confusion(matrix, result.labels), "confusion")
+run.save_figure(plots.confusion(matrix, result.labels, names), "confusion")
+
+# %% [markdown]
+# The pairs confused most, to see and to hear: a test chunk that was mistaken, and one of each species that was not.
+
+# %%
+pairs = evaluation.confused_pairs(matrix, result.labels)
+shown = examples.confused(result.said, pairs[:2], result.labels, names)
+sounds, scales = examples.read(run, shown), spectrogram.scales(run.config)
+images, seconds = spectrogram.images(sounds.values(), run.config), run.config.chunks.length_s
+figure = plots.sounds(sounds, images, seconds=seconds, own_scale=True, columns=3, **scales)
+run.save_figure(figure, "confused_pairs")
+
+# %%
+players.row(sounds, run.config.audio.sample_rate_hz, columns=3)
 
 # %% [markdown]
 # ## Endangered? Nocturnal?
 #
 # The probability of a group of species is the sum of theirs. Such groups tend to be rare, and then the average
-# precision says more than an accuracy would.
+# precision says more than an accuracy would: by chance it would be the share of positives.
 
 # %%
-pd.DataFrame.from_dict({name: scores[name] for name in traits.columns}, orient="index")
+groups = {name: {"species": testing.members(traits, name, names), **scores[name]} for name in traits.columns}
+pd.DataFrame.from_dict(groups, orient="index").style.format({"roc_auc": "{:.3f}", "average_precision": "{:.3f}"})
 
 # %% [markdown]
 # ## Soundscapes
@@ -101,37 +125,38 @@ found = soundscapes.find(run.data_dir, run.config)
 average = classifier.average(list(classifiers.values()))
 windows, unreadable = soundscapes.predict(found.paths, average, result.labels, run.config)
 run.record_errors(unreadable)
-Markdown(
-    f"{len(found.paths)} soundscapes from `{found.folder}/`, {len(windows)} windows."
-    if found.paths
-    else "**There are no soundscapes in this data folder**: `submission.csv` gets its header and no rows."
-)
+some = f"{len(found.paths)} soundscapes from `{found.folder}/`, {len(windows):,} windows."
+none = "**There are no soundscapes in this data folder**: `submission.csv` gets its header and no rows."
+Markdown(some if found.paths else none)
 
 # %%
 if len(windows):
     one = windows[windows["filename"] == windows["filename"].iloc[0]]
+    heard = audio.read(run.data_dir / found.folder / one["filename"].iloc[0], run.config.audio.sample_rate_hz)
     truth = soundscapes.truth(run.data_dir, one["filename"].iloc[0])
-    starts_s, length_s = one["start_s"].to_numpy(), run.config.chunks.length_s
-    figure = plots.timeline(one[result.labels].to_numpy(), starts_s, length_s, result.labels, truth)
+    starts_s, image = one["start_s"].to_numpy(), spectrogram.image(heard, run.config)
+    values = one[result.labels].to_numpy()
+    figure = plots.timeline(values, starts_s, seconds, result.labels, truth, names=names, image=image, **scales)
     display(run.save_figure(figure, "soundscape"))
+    display(players.row({one["filename"].iloc[0]: heard}, run.config.audio.sample_rate_hz))
 
 # %%
 table, unknown = soundscapes.submission(windows, result.labels, run.data_dir)
 run.write_csv("submission.csv", table)
 run.write_table("predictions", result.predictions)
-run.update_metrics("test", scores)
 run.finish()
+table.head(3)
 
 # %%
-pairs = evaluation.confused_pairs(matrix, result.labels)
-confused = ", ".join(f"{right} taken for {taken} ({count} chunks)" for right, taken, count in pairs)
+told = [f"{names[right]} taken for {names[taken]} ({count:,} of its chunks)" for right, taken, count in pairs]
+untested = [names[label] for label in scores["classes_without_test"]]
 Markdown(f"""## What we saw{run.synthetic}
 
-- **{scores["accuracy"]:.1%} of the test's chunks and {scores["recording_accuracy"]:.1%} of its recordings are right:
-  {scores["times_chance"]:.1f} times chance**, macro ROC-AUC {scores["macro_roc_auc"]:.3f}. With silent chunks:
-  {scores["with_silent_chunks"]["accuracy"]:.1%}. (The paper, on BirdCLEF 2024: 56.82 %, 103 times chance.)
+- **{scores["accuracy"]:.1%} of the test's {scores["chunks"]:,} chunks and {scores["recording_accuracy"]:.1%} of its
+  {scores["recordings"]:,} recordings are right: {scores["times_chance"]:.1f} times chance**, macro ROC-AUC
+  {scores["macro_roc_auc"]:.3f}. With silent chunks: {scores["with_silent_chunks"]["accuracy"]:.1%}.
 - The logistic regression gets {baseline:.1%} on the same test.
-- Most confused: {confused or "no two species"}.
-- Species without a test recording: {", ".join(scores["classes_without_test"]) or "none"}.
-- `submission.csv` has {len(table)} rows and {table.shape[1] - 1} species, {len(unknown)} of them unknown to this model.
+- Most confused: {"; ".join(told) or "no two species"}.
+- Species without a test recording: {", ".join(untested) or "none"}.
+- `submission.csv`: {len(table):,} rows and {table.shape[1] - 1} species, {len(unknown)} of them unknown to this model.
 """)

@@ -300,3 +300,51 @@ def test_without_the_package_off_still_works(monkeypatch):
     monkeypatch.setitem(sys.modules, "audiomentations", None)
     chain = Chain(configs.load("paper", {"augmentation.where": "off"}))
     np.testing.assert_array_equal(chain(SONG, [0]), SONG)
+
+
+# ---- previews
+
+
+def test_a_preview_shows_what_was_before_and_three_strengths_with_their_amounts():
+    shown = augment.preview("pitch_shift", SONG, PAPER, [0])
+    assert list(shown) == ["before", "weak: +1.0 semitones", "middle: +2.0 semitones", "strong: +4.0 semitones"]
+    np.testing.assert_array_equal(shown["before"], SONG)
+    tones = augment.preview("pitch_shift", tone(1, 1000), PAPER, [0])
+    heard = [loudest_hz(samples) for samples in tones.values()]
+    np.testing.assert_allclose(heard, 1000 * 2.0 ** (np.array([0, 1, 2, 4]) / 12), rtol=0.01)
+
+
+def test_the_amounts_of_previews_are_what_is_done():
+    sound = noise(2, 1)
+    strong = list(augment.preview("high_pass", sound, PAPER, [0]).items())[-1]
+    assert strong[0] == "strong: cut-off 6.0 kHz"
+    assert gain_db(strong[1], sound, 500, 2000) < -20
+    kept = list(augment.preview("band_pass", sound, PAPER, [0]).items())[-1]
+    assert kept[0] == "strong: keeps 3.8 to 6.2 kHz"
+    assert gain_db(kept[1], sound, 4500, 5500) > -1.5 > gain_db(kept[1], sound, 500, 1500)
+    noisy = list(augment.preview("gaussian_noise", tone(2, 1000), PAPER, [0]).items())[-1]
+    assert noisy[0] == "strong: noise 5 dB under the sound"
+    ratio = np.var(tone(2, 1000)) / np.var(noisy[1] - tone(2, 1000))
+    assert 10 * np.log10(ratio) == pytest.approx(5, abs=0.5)
+
+
+def test_clipping_is_shown_as_in_the_papers_figure_too():
+    title, clipped = list(augment.preview("clipping", SONG, PAPER, [0]).items())[-1]
+    assert title == "the paper's figure: 90 % of the samples clipped"
+    at_the_limits = np.mean((clipped == clipped.max()) | (clipped == clipped.min()))
+    assert at_the_limits == pytest.approx(0.9, abs=0.02)
+
+
+def test_a_stretch_says_how_fast():
+    assert list(augment.preview("time_stretch", SONG, PAPER, [0]))[1:] == [
+        "weak: 1.06 × as fast",
+        "middle: 1.12 × as fast",
+        "strong: 1.25 × as fast",
+    ]
+
+
+def test_without_audiomentations_a_preview_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "audiomentations", None)
+    ((title, samples),) = augment.preview("pitch_shift", SONG, PAPER, [0]).items()
+    assert "pip install 'birdlib[augment]'" in title
+    np.testing.assert_array_equal(samples, SONG)

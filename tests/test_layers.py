@@ -264,3 +264,30 @@ def test_image_is_in_a_compiled_model_what_it_is_alone():
     found = model.predict(np.stack(chunks), batch_size=2, verbose=0)
     for chunk, image in zip(chunks, found, strict=True):
         np.testing.assert_allclose(image[..., 0], librosa_image(chunk), rtol=0, atol=0.1 * PER_DB)
+
+
+# --- previews --------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_shown_as_the_network_gets_it():
+    cut = CONFIG.augmentation.cut_out
+    never = np.ones((2, layers.CutOut.numbers(cut)), np.float32)  # 1 is not under any probability
+    audio = np.stack([int16(SOUNDS["tone"]), int16(SOUNDS["chirp"])])
+    shown = layers.as_trained({"audio": audio, "chance": never}, CONFIG)
+    assert shown.shape == (2, 128, 320, 3)
+    np.testing.assert_allclose(shown[1, ..., 0], librosa_image(audio[1]), atol=0.1 * PER_DB)
+    always = np.array([[0, 1, 0, 1, 0, 1, 1, 1, 1]] * 2, np.float32)
+    cut_out = layers.as_trained({"audio": audio, "chance": always}, CONFIG)
+    assert (cut_out[:, :38, :96] == 0).all()  # 0.3 of 128 bands and of 320 frames, from the first on
+    np.testing.assert_array_equal(cut_out[:, 45:80, 100:200], shown[:, 45:80, 100:200])
+
+
+def test_the_cut_outs_preview_grows_with_the_strength():
+    image = np.full((128, 320, 3), 200, np.float32)
+    shown = layers.cut_out_preview(image, CONFIG, {"weak": 0.25, "strong": 1.0})
+    assert list(shown) == ["before", "weak: 2 boxes, 8% of each side", "strong: 2 boxes, 30% of each side"]
+    before, weak, strong = ((each == 0).mean() for each in shown.values())
+    assert before == 0
+    # Two boxes, which may overlap: between one box's and two boxes' share of the image.
+    assert 0.075**2 * 0.9 <= weak <= 2 * 0.075**2 * 1.1
+    assert 0.3**2 * 0.9 <= strong <= 2 * 0.3**2 * 1.1

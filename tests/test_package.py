@@ -18,10 +18,11 @@ BACKENDS = ("keras", "tensorflow", "jax", "torch")
 LINES = 360
 
 # The rooms from top to bottom: a module imports only from those after it.
-WITH_KERAS = ("cli", "series", "testing", "soundscapes", "training", "models", "batches", "layers")
+WITH_KERAS = ("cli", "series", "testing", "soundscapes", "training", "callbacks", "models", "batches", "layers")
 WITHOUT_KERAS = (
-    *("classifier", "baseline", "evaluation", "augment", "sources", "splits", "dealing", "chunks", "spectrogram"),
-    *("sample", "songs", "ogg", "metadata", "audio", "parallel", "plots", "plots_results", "plots_style"),
+    *("classifier", "baseline", "evaluation", "paper", "examples", "augment", "sources", "splits", "dealing", "chunks"),
+    *("spectrogram", "sample", "songs", "ogg", "overview", "metadata", "audio", "parallel", "players", "plots"),
+    *("plots_results", "plots_training", "plots_chunks", "plots_sound", "plots_data", "plots_style"),
     *("runs", "stages", "writing", "config", "settings", "chance"),
 )
 ORDER = WITH_KERAS + WITHOUT_KERAS

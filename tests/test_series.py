@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import nbformat
 import numpy as np
 import pandas as pd
@@ -123,7 +124,7 @@ def test_the_broken_file_is_in_the_errors_table_and_in_the_notebook(folder):
     assert "not readable as audio" in row.reason
     text = text_of(executed(folder, "01_eda"))
     assert TINY_BROKEN in text
-    assert "1 of the files or rows were set aside" in text
+    assert "Files or rows set aside or repaired: 1" in text
 
 
 def test_metrics_are_those_of_the_predictions(folder):
@@ -202,7 +203,7 @@ def test_a_setting_that_a_finished_stage_has_read_is_refused(copy, overrides, fi
 
 
 def test_one_stage_alone_needs_what_it_reads(tmp_path, tiny_data):
-    with pytest.raises(RunError, match=r"tables/chunks\.parquet: run the notebook 02_chunking, which makes it, first"):
+    with pytest.raises(RunError, match=r"tables/recordings\.parquet: run the notebook 01_eda, which makes it, first"):
         series.run("sample", tiny_data, tmp_path / "run", TINY, only="04")
     assert not (tmp_path / "run" / "notebooks").exists()
 
@@ -268,6 +269,59 @@ def test_a_notebook_runs_alone_under_plain_papermill(copy, tmp_path):
     # It has made the same again, so what follows from it still holds.
     config = configs.load(copy / "config.yaml")
     assert all(runs.is_current(stage, config, copy) for stage in STAGES)
+
+
+# --- metadata alone --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def as_large_as_2024(tmp_path):
+    """A data folder without audio, of the size and shape of BirdCLEF 2024: what the paper counts is made to be so."""
+    rng, rows = np.random.default_rng(0), 24_459
+    labels = pd.read_csv(Path(stages.birdlib.__file__).parent / "traits.csv")["primary_label"].to_numpy()
+    shares = np.geomspace(1, 0.01, 182) ** 1.2
+    chosen = np.concatenate([labels, rng.choice(labels, rows - 182, p=shares / shares.sum())])
+    kinds = [f"['kind {number}']" for number in range(918)]
+    table = pd.DataFrame({"primary_label": chosen})
+    table["filename"] = [f"{label}/XC{number}.ogg" for number, label in enumerate(chosen)]
+    table["secondary_labels"] = ["['other1']"] * 1892 + ["[]"] * (rows - 1892)
+    table["type"] = kinds + rng.choice(kinds, rows - 918).tolist()
+    table["latitude"], table["longitude"] = rng.uniform(8, 20, rows), rng.uniform(73, 77, rows)
+    table["common_name"] = table["scientific_name"] = "Bird " + table["primary_label"]
+    table["author"], table["rating"] = rng.integers(0, 900, rows).astype(str), rng.choice([0, 2.5, 5], rows)
+    table["license"], table["url"] = "CC", table["filename"]
+    (tmp_path / "data").mkdir()
+    table.to_csv(tmp_path / "data" / "train_metadata.csv", index=False)
+    return tmp_path / "data"
+
+
+def test_metadata_of_the_papers_size_without_audio_are_told_with_the_papers_counts(as_large_as_2024, tmp_path):
+    folder = series.run("paper", as_large_as_2024, tmp_path / "run", {"augmentation.where": "off"}, only="01")
+    text = text_of(executed(folder, "01_eda"))
+    assert "24,459 recordings of 182 species" in text
+    assert "1,892 recordings name other species" in text
+    assert re.search(r"type</th>\s*(<td[^>]*>[^<]*</td>\s*){2}<td[^>]*>918</td>", text)
+    assert "There is no folder `train_audio`" in text
+    assert "Files or rows set aside or repaired: 0" in text
+    assert len(pd.read_parquet(folder / "tables" / "recordings.parquet")) == 24_459
+    with pytest.raises(series.SeriesError, match=r"02_chunking.*without audio only the first notebook"):
+        series.run(run_dir=folder, only="02")
+
+
+def test_a_real_years_metadata_are_told(shared, tmp_path):
+    folder = series.run("paper", shared / "data" / "birdclef2023", tmp_path / "run", only="01")
+    text = text_of(executed(folder, "01_eda"))
+    assert "16,941 recordings of 264 species" in text
+    assert "There is no folder `train_audio`" in text
+
+
+def test_other_years_columns_are_said(tiny_data, tmp_path):
+    data = Path(shutil.copytree(tiny_data, tmp_path / "data"))
+    table = pd.read_csv(data / "train_metadata.csv").drop(columns=["rating", "latitude"]).assign(time="07:30")
+    table.to_csv(data / "train_metadata.csv", index=False)
+    text = text_of(executed(series.run("sample", data, tmp_path / "run", TINY, only="01"), "01_eda"))
+    assert text.count("not in this file") == 2
+    assert "not known to birdlib" in text
 
 
 # --- long ------------------------------------------------------------------------------------------------------------
@@ -339,6 +393,28 @@ def test_with_shuffled_labels_the_network_falls_to_chance(sample_run, tmp_path):
     # recordings, and a guess of the commonest species is right in a sixth of them.
     assert test["accuracy"] < 0.25
     assert abs(test["macro_roc_auc"] - 0.5) < 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_pretrained_backbone_is_frozen_compared_and_fine_tuned_over_folds(tiny_data, tmp_path):
+    body = keras.applications.MobileNet(include_top=False, input_shape=(32, 64, 3), weights=None)
+    body.save_weights(tmp_path / "mobilenet.weights.h5")
+    model = {"model.backbone": "mobilenet", "model.weights": tmp_path / "mobilenet.weights.h5", "folds": "0,1"}
+    compared = {"comparison.models": "custom_cnn,from_scratch", "comparison.epochs": 1}
+    folder = series.run("sample", tiny_data, tmp_path / "run", {**TINY, **model, **compared})
+    text = text_of(executed(folder, "04_phase_1"))
+    assert "its 3,228,864 parameters are frozen" in text
+    assert "the whole backbone; only the head was trained" in text
+    assert {path.name for path in (folder / "history").glob("phase_1_*")} == {
+        *("phase_1_fold_0.csv", "phase_1_fold_1.csv", "phase_1_custom_cnn.csv", "phase_1_from_scratch.csv"),
+    }
+    assert (folder / "figures" / "04_comparison.png").exists()
+    assert (folder / "figures" / "05_fold_scores.png").exists()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    # Fine-tuned, all is trained but the statistics of batch normalisation and the whole of the backbone's.
+    assert metrics["phase_1"]["parameters"]["frozen"] > 3_228_864
+    assert set(metrics["test"]["folds"]) == {"0", "1"}
 
 
 @pytest.mark.slow

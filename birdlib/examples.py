@@ -1,0 +1,136 @@
+"""Which recordings and chunks to show: good examples of what a notebook talks about, found in its tables.
+
+Chunks to show are tables with filename, start_s and ``title``, what to call each; `read` turns them into sounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from birdlib import audio, spectrogram
+from birdlib.sources import LazySource
+
+if TYPE_CHECKING:
+    from birdlib.runs import Run
+
+
+def read(run: Run, shown: pd.DataFrame) -> dict[str, np.ndarray]:
+    """The chunks as sounds: title -> float32 (samples,); a title that comes again gets a number."""
+    source, sounds = LazySource(run.data_dir, run.config), {}
+    for chunk in shown.itertuples():
+        same = sum(title.split(" #")[0] == chunk.title for title in sounds)
+        title = f"{chunk.title} #{same + 1}" if same else chunk.title
+        sounds[title] = audio.to_float(source.read(chunk.filename, chunk.start_s))
+    return sounds
+
+
+def recording(table: pd.DataFrame, most_chunks: int = 24) -> str:
+    """The filename of a recording that shows how cutting works: many silent chunks beside many kept ones, not too long.
+
+    ``table``: a row a chunk, with filename and kept.
+    """
+    chunks = table.groupby("filename")["kept"].agg(["size", "sum"])
+    short = chunks[chunks["size"] <= most_chunks]
+    chunks = short if len(short) else chunks.nsmallest(1, "size")
+    both = np.minimum(chunks["sum"], chunks["size"] - chunks["sum"])
+    return chunks.assign(both=both).sort_values(["both", "size"], ascending=False, kind="stable").index[0]
+
+
+def silent_and_kept(table: pd.DataFrame, energy: str, count: int = 4) -> pd.DataFrame:
+    """Silent chunks from the faintest to the loudest, each of another recording, then the loudest chunk of each of
+    those recordings; without silent chunks, the faintest kept ones.
+
+    ``table``: a row a chunk, with filename, start_s, primary_label, kept and the column ``energy``.
+    """
+    silent = table[~table["kept"]] if (~table["kept"]).any() else table
+    word = "kept" if silent is table else "silent"
+    ranked = silent.sort_values(energy, kind="stable").drop_duplicates("filename")
+    chosen = ranked.iloc[np.unique(np.linspace(0, len(ranked) - 1, count).round().astype(int))]
+    loudest = table.loc[table.groupby("filename")[energy].idxmax()].set_index("filename", drop=False)
+    partners = loudest.loc[chosen["filename"]]
+    return pd.concat(
+        [_titled(chosen, word + ": {}", energy), _titled(partners, "loudest of {}", energy)], ignore_index=True
+    )
+
+
+def _titled(chunks: pd.DataFrame, words: str, energy: str) -> pd.DataFrame:
+    titles = [
+        f"{words.format(name)}\nenergy {value:.2g}"
+        for name, value in zip(chunks["filename"], chunks[energy], strict=True)
+    ]
+    return chunks[["filename", "start_s", "primary_label"]].assign(title=titles)
+
+
+def full(run: Run, chunks: pd.DataFrame, looked_at: int = 60) -> pd.Series:
+    """Of the first chunks the one whose song stands out most, but no zero-padded tail and none with a gap.
+
+    How much stands out is told from the image, whose every value is relative to its loudest: the darker on average.
+    """
+    source, clearest, darkest = LazySource(run.data_dir, run.config), chunks.iloc[0], np.inf
+    for _, chunk in chunks.iloc[:looked_at].iterrows():
+        samples = source.read(chunk["filename"], chunk["start_s"])
+        if np.mean(samples == 0) < 0.02 and (grey := spectrogram.image(samples, run.config).mean()) < darkest:
+            clearest, darkest = chunk, grey
+    return clearest
+
+
+def changed(before: pd.DataFrame, after: pd.DataFrame, names: Mapping[str, str], count: int = 4) -> pd.DataFrame:
+    """Chunks that two classifiers see differently: those that became right, then those that became wrong.
+
+    Both: predictions of the same chunks, with filename, start_s, primary_label and a column a class. Within each kind,
+    those whose right species' probability changed most come first, and no recording twice.
+    """
+    labels = [column for column in before.columns if column not in ("filename", "start_s", "primary_label")]
+    truth = before["primary_label"].to_numpy()
+    first, then = (_likeliest(table, labels) for table in (before, after))
+    at = pd.Index(labels).get_indexer(truth)
+    rows = np.arange(len(before))
+    gain = after[labels].to_numpy()[rows, at] - before[labels].to_numpy()[rows, at]
+    table = before[["filename", "start_s", "primary_label"]].assign(gain=gain, first=first, then=then)
+    fate = np.where(then == truth, "now right", ["truly " + _name(names, label) for label in truth])
+    table["title"] = [
+        f"{_name(names, was)} →\n{_name(names, now)} ({end})" for was, now, end in zip(first, then, fate, strict=True)
+    ]
+    better = table[(first != truth) & (then == truth)].sort_values("gain", ascending=False, kind="stable")
+    worse = table[(first == truth) & (then != truth)].sort_values("gain", kind="stable")
+    better, worse = (part.drop_duplicates("filename") for part in (better, worse))
+    of_worse = min(len(worse), max(1, count - len(better)))
+    return pd.concat([better.iloc[: count - of_worse], worse.iloc[:of_worse]], ignore_index=True)
+
+
+def confused(
+    predictions: pd.DataFrame, pairs: Iterable[tuple[str, str, int]], labels: Sequence[str], names: Mapping[str, str]
+) -> pd.DataFrame:
+    """For each confused pair: the chunk most surely taken for the other species, and a sure chunk of each species.
+
+    ``predictions``: a row a chunk, as in `changed`; ``pairs``: as `birdlib.evaluation.confused_pairs` gives them.
+    """
+    said = _likeliest(predictions, labels)
+    rows = []
+    for right, taken, _ in pairs:
+        mistaken = predictions[(predictions["primary_label"] == right) & (said == taken)]
+        rows.append(_surest(mistaken, taken, f"{_name(names, right)}\ntaken for {_name(names, taken)}"))
+        for label in (right, taken):
+            sure = predictions[(predictions["primary_label"] == label) & (said == label)]
+            rows.append(_surest(sure, label, f"{_name(names, label)}\nrecognised"))
+    columns = ["filename", "start_s", "primary_label", "title"]
+    return pd.concat([*rows, pd.DataFrame(columns=columns)], ignore_index=True)[columns]
+
+
+def _surest(chunks: pd.DataFrame, label: str, title: str) -> pd.DataFrame:
+    best = chunks.nlargest(1, label)
+    return best[["filename", "start_s", "primary_label"]].assign(
+        title=[f"{title} ({value:.0%})" for value in best[label]]
+    )
+
+
+def _likeliest(predictions: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
+    return np.asarray(labels, dtype=object)[predictions[list(labels)].to_numpy().argmax(axis=1)]
+
+
+def _name(names: Mapping[str, str], label: str) -> str:
+    return names.get(label, label)
