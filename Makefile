@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-jax lint format notebooks drift
+.PHONY: help run pictures test test-all test-jax lint format notebooks drift
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,9 @@ $(VENV)/.dev: $(VENV)/.run requirements-dev.txt
 
 run: $(VENV)/.run ## run the six notebooks on the sample data set (ARGS="--config paper --data-dir DIR" for others)
 	$(BIN)/birdlib run $(ARGS)
+
+pictures: run ## draw the README's picture again, from the sample data set
+	cp runs/sample/figures/06_soundscape.png docs/images/soundscape.png
 
 test: $(VENV)/.dev ## run the fast tests
 	$(BIN)/pytest $(ARGS)
