@@ -276,7 +276,7 @@ def test_a_fold_that_is_done_is_not_trained_again_when_its_stage_goes_on(new_run
 @pytest.mark.usefixtures("trainings")
 def test_a_training_that_breaks_leaves_no_model(new_run, config, monkeypatch):
     run = new_run("broken", config)
-    monkeypatch.setattr(training, "validate", lambda *_: 1 / 0)
+    monkeypatch.setattr(training, "predictions", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         training.phase_1(run, 0)
     assert not list((run.dir / "models").iterdir())
