@@ -22,7 +22,7 @@ def beside(metrics: Mapping[str, Any], labels: Sequence[str]) -> pd.DataFrame:
 
     Parameters
     ----------
-    metrics : the sections phase_1, phase_2 and test of ``metrics.json``.
+    metrics : the sections phase_1, phase_2 and test of ``metrics.json``; an accuracy of None was not measured.
 
     Returns
     -------
@@ -38,8 +38,8 @@ def beside(metrics: Mapping[str, Any], labels: Sequence[str]) -> pd.DataFrame:
     rows = {}
     for (name, accuracy), published in zip(own.items(), ACCURACY.values(), strict=True):
         rows[name] = {
-            here: f"{accuracy:.1%}",
-            "times chance here": f"{accuracy * len(labels):.1f}",
+            here: "–" if accuracy is None else f"{accuracy:.1%}",
+            "times chance here": "–" if accuracy is None else f"{accuracy * len(labels):.1f}",
             there: f"{published:.2%}",
             "times chance there": f"{published * SPECIES:.1f}",
         }

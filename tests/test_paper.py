@@ -25,6 +25,11 @@ def test_other_data_are_said_to_be_others():
     assert table["times chance here"].tolist() == ["1.0", "2.0", "2.4"]
 
 
+def test_without_a_test_there_is_nothing_beside_the_papers():
+    table = paper.beside({**METRICS, "test": {"accuracy": None}}, ["a", "b"])
+    assert table.iloc[2].tolist() == ["–", "–", "56.82%", "103.4"]
+
+
 def test_birdclef_2024_is_known_by_its_labels(shared):
     labels = labels_of_2024(shared)
     assert paper.is_its_data(labels[::-1])
