@@ -17,6 +17,12 @@ def is_its_data(labels: Sequence[str]) -> bool:
     return set(labels) == set(pd.read_csv(str(files("birdlib") / "traits.csv"))["primary_label"])
 
 
+def where(labels: Sequence[str]) -> str:
+    """On which data the paper's numbers are, said to those who see a run with these labels."""
+    other = "" if is_its_data(labels) else f", which are other data than these {len(labels)}"
+    return f"on the {SPECIES} species of BirdCLEF 2024{other}"
+
+
 def beside(metrics: Mapping[str, Any], labels: Sequence[str]) -> pd.DataFrame:
     """Accuracies of a run, by chunk, beside the paper's, each also as a multiple of chance.
 

@@ -41,3 +41,8 @@ def test_birdclef_2024_is_known_by_its_labels(shared):
 @pytest.mark.parametrize("labels", [[], ["asikoe2"]])
 def test_a_few_labels_are_not_the_papers_data(labels):
     assert not paper.is_its_data(labels)
+
+
+def test_on_which_data_the_papers_numbers_are(shared):
+    assert paper.where(labels_of_2024(shared)) == "on the 182 species of BirdCLEF 2024"
+    assert paper.where(["a", "b"]).endswith("BirdCLEF 2024, which are other data than these 2")
