@@ -176,8 +176,8 @@ def _compose(arguments: dict[str, dict[str, Any]]):
         import audiomentations as library
     except ImportError as error:
         raise AugmentError(
-            "the waveform augmentation needs audiomentations: pip install 'birdlib[augment]', or train without it "
-            "(augmentation.where=off)"
+            "augmentation on the host needs audiomentations: pip install 'birdlib[augment]', or augment on the device "
+            "(augmentation.where=device), or not at all (augmentation.where=off)"
         ) from error
     kinds = {
         "high_pass": library.HighPassFilter,

@@ -187,7 +187,8 @@ run.save_figure(plots.images(as_trained, titles, columns=4, **scales), "first_ba
 # %%
 run.finish()
 most, least = balance["there"].max(), balance["there"].min()
-drawn = {"host": "drawn on the host, before the image is made", "off": "off"}[run.config.augmentation.where]
+places = {"device": "drawn by layers in front of the network", "host": "drawn on the host, before the image is made"}
+drawn = places.get(run.config.augmentation.where, "off")
 Markdown(f"""## What we saw
 
 - An epoch holds **{threshold} chunks of each of {len(data.labels)} species, {len(epoch):,} in all**; the training side
