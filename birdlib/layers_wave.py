@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 GRID_HZ = 5.0  # between the frequencies at which a filter's response is computed; between them it is interpolated
 DEEPEST = 40.0  # a filter's attenuation ends at exp(-40) of the power, 174 dB
 NOISE_BLOCKS, NOISE_BLOCK = 2048, 500  # of the table of noise: numbers of blocks (a power of 2), samples of each
-CLIPPING_GUESS, CLIPPING_CHECK = 1024, 20_000  # samples of a chunk: those that are sorted, and those that are counted
+CLIPPING_GUESS, CLIPPING_CHECK = 1024, 40_000  # samples of a chunk: those that are sorted, those that are counted
+CLIPPING_TOGETHER = 4  # of those that are counted lie side by side, which makes them quicker to fetch
 
 
 class Filters(Effect):
@@ -130,35 +131,28 @@ class Clipping(Effect):
     """Cuts off the share of the samples, half of it from above and half from below, that its second number says.
 
     The two levels are percentiles of the samples. To sort all of a chunk takes longer than its image: 1,024 of its
-    samples are sorted for a first guess; the share of 20,000 that lie beyond it says by how much it has to be put
-    right. The samples lie at uneven distances, so that no tone falls in step with them.
+    samples are sorted for a first guess, which is put right by the share of 40,000 that lie beyond it. The samples lie
+    at uneven distances, so that no tone falls in step with them.
     """
 
     def __init__(self, config: Config, **kwargs) -> None:
         super().__init__("clipping", config, **kwargs)
         self.largest = min(self.strength * self.settings.max_share, 1.0)
+        self.together = math.gcd(config.chunk_samples, CLIPPING_TOGETHER)
         self.guess = _scattered(config.chunk_samples, CLIPPING_GUESS)
-        self.check = _scattered(config.chunk_samples, CLIPPING_CHECK)
+        self.check = _scattered(config.chunk_samples // self.together, CLIPPING_CHECK // self.together)
 
     def change(self, x, chance):
         """`x`, clipped."""
         tail = chance[:, 1:2] * (self.largest / 2)  # (batch, 1)
         ordered = ops.sort(ops.take(x, self.guess, axis=1), axis=1)
-        seen = ops.take(x, self.check, axis=1)
-        low = self._level(tail, ordered, lambda level: seen < level)
-        high = self._level(1.0 - tail, ordered, lambda level: seen <= level)
+        groups = ops.reshape(x, (-1, x.shape[1] // self.together, self.together))
+        seen = ops.take(groups, self.check, axis=1)  # (batch, groups, together)
+        low = _level_of(tail, ordered, lambda level: seen < level)
+        high = _level_of(1.0 - tail, ordered, lambda level: seen <= level)
         applied = self.applied(chance)[:, None]
         far = ops.full_like(low, 3e38)
         return ops.minimum(ops.maximum(x, ops.where(applied, low, -far)), ops.where(applied, high, far))
-
-    @staticmethod
-    def _level(share, ordered, under):
-        rank = share
-        for _ in range(2):
-            found = ops.mean(ops.cast(under(_quantile(ordered, rank)), "float32"), axis=1, keepdims=True)
-            # A guess from 1,024 samples is off by a hundredth or two; where values repeat, the count says nothing.
-            rank = ops.clip(rank + ops.clip(share - found, -0.03, 0.03), 0.0, 1.0)
-        return _quantile(ordered, rank)
 
 
 class TimeShift(Effect):
@@ -243,6 +237,32 @@ def _quantile(ordered, share):
     index = ops.cast(below, "int32")
     first, second = (ops.take_along_axis(ordered, index + one, axis=1) for one in (0, 1))
     return first + (place - below) * (second - first)
+
+
+def _level_of(share, ordered, under):
+    """The level under which `share` (batch, 1) of the samples lie: (batch, 1).
+
+    Parameters
+    ----------
+    ordered : some of the samples, sorted: (batch, n).
+    under : level (batch, 1, 1) -> which of more of them lie under it, boolean (batch, groups, together).
+    """
+    level = _quantile(ordered, share)
+    # How much the level rises with the share, thereabouts.
+    width = ops.minimum(ops.minimum(share, 1.0 - share), 0.02) + 1e-3
+    below, above = ops.maximum(share - width, 0.0), ops.minimum(share + width, 1.0)
+    rise = (_quantile(ordered, above) - _quantile(ordered, below)) / (above - below)
+
+    def missing(level):
+        found = ops.mean(ops.cast(under(level[..., None]), "float32"), axis=(1, 2))[:, None]
+        return ops.clip(share - found, -0.05, 0.05)  # a guess is not off by more, but where a value repeats
+
+    first = missing(level)
+    second = missing(level + first * rise)
+    # What is missing still, at the rate at which the first step made it less.
+    made = first - second
+    better = ops.where(ops.abs(made) > 0.2 * ops.abs(first), first / ops.where(made == 0, 1.0, made), 1.0)
+    return level + (first + second * ops.minimum(better, 3.0)) * rise
 
 
 def _to_mel(hz: float) -> float:

@@ -242,6 +242,20 @@ def test_a_chunk_that_repeats_is_augmented_otherwise(augmented):
     assert len(np.unique(same, axis=0)) == 7
 
 
+def test_mixed_batches_hold_mixed_labels_and_are_the_same_in_any_order():
+    mixing = {"augmentation.mixup.probability": 0.5}
+    plain, whole = training_batches()[0], [training_batches(**mixing)[index] for index in range(4)]
+    inputs, targets = whole[0]
+    further, share = inputs["chance"][:, draws.places(configs.load("sample", SMALL | mixing))["mixup"]].T
+    partner = (np.arange(8) + further.astype(int)) % 8
+    assert 0 < (share > 0).sum() < 8
+    np.testing.assert_allclose(targets, plain[1] * (1 - share[:, None]) + plain[1][partner] * share[:, None], atol=1e-6)
+    np.testing.assert_array_equal(inputs["audio"], plain[0]["audio"])  # the device mixes
+    data = training_batches(**mixing)
+    for index in (2, 0, 3, 1):
+        assert_equal(data[index], whole[index])
+
+
 # --- plain batches -------------------------------------------------------------------------------------------------
 
 

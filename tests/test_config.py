@@ -358,3 +358,27 @@ def test_image_shape_follows_the_settings():
     overrides = {"spectrogram.n_mels": 64, "spectrogram.hop": 1000, "chunks.length_s": 3}
     config = configs.load("paper", overrides)
     assert (config.image_shape, config.step_samples) == ((64, 96, 3), 64_000)
+
+
+# ---- augmentation
+
+
+def test_a_background_needs_a_folder():
+    with pytest.raises(ConfigError, match=r"augmentation\.background\.dir") as caught:
+        configs.load("sample", {"augmentation.background.probability": 0.5})
+    assert "\n" not in str(caught.value)
+    found = configs.load(
+        "sample", {"augmentation.background.probability": 0.5, "augmentation.background.dir": "sounds"}
+    )
+    assert found.augmentation.background.dir == Path("sounds")
+
+
+@pytest.mark.parametrize(
+    "values", [{"time_shift.probability": 0.5}, {"background.probability": 0.5, "background.dir": "sounds"}]
+)
+def test_the_host_has_no_more_than_the_six(values):
+    values = {f"augmentation.{key}": value for key, value in values.items()}
+    with pytest.raises(ConfigError, match=r"augmentation\.where=host has no (time_shift|background)"):
+        configs.load("paper", {"augmentation.where": "host"} | values)
+    configs.load("paper", {"augmentation.where": "off"} | values)
+    configs.load("paper", values)

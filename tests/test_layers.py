@@ -170,6 +170,146 @@ def test_image_is_in_a_compiled_model_what_it_is_alone():
         np.testing.assert_allclose(image[..., 0], librosa_image(chunk), rtol=0, atol=0.1 * PER_DB)
 
 
+# --- the augmentation as a whole -----------------------------------------------------------------------------------
+
+POOL = np.stack([int16(noise(5, seed, 0.1)) for seed in (7, 8)])
+EVERYTHING = {
+    "time_shift": {"probability": 0.5},
+    "background": {"probability": 0.5, "dir": "anywhere"},
+    "mixup": {"probability": 0.5},
+}
+BATCH = np.stack([int16(SOUNDS[name]) for name in ("noise", "chirp", "quiet", "burst", "tone", "quiet tone")])
+
+
+def everything(**augmentation):
+    return configs.load("paper", {"augmentation": EVERYTHING | augmentation})
+
+
+def chance(rows=6, config=CONFIG, seed=0):
+    """Numbers of a batch in which nothing is mixed."""
+    numbers = np.random.default_rng(seed).random((rows, draws.count(config)), np.float32)
+    numbers[:, draws.places(config)["mixup"]] = 0
+    return numbers
+
+
+def augmented(audio, numbers, config=CONFIG, training=True):
+    layer = layers.Images(config, POOL)
+    return keras.ops.convert_to_numpy(layer(audio, numbers, training=training))
+
+
+def close(found, expected):
+    """The same but for rounding, which noise near the floor of an image makes most of."""
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.05 * PER_DB)
+
+
+def test_at_inference_the_images_are_those_of_the_image_layer_bit_for_bit():
+    for config in (CONFIG, everything()):
+        expected = images(BATCH, config)
+        np.testing.assert_array_equal(augmented(BATCH, chance(), config, training=False), expected)
+        np.testing.assert_array_equal(augmented(BATCH, chance(), config, training=None), expected)
+
+
+@pytest.mark.parametrize("overrides", [{"strength": 0}, {name: {"probability": 0} for name in draws.numbers(CONFIG)}])
+def test_no_strength_or_no_probability_changes_nothing(overrides):
+    config = everything(**overrides)
+    numbers = chance()
+    numbers[:, draws.places(CONFIG)["mixup"]] = 0.5
+    np.testing.assert_array_equal(augmented(BATCH, numbers, config), images(BATCH))
+
+
+def test_a_sample_for_which_nothing_is_drawn_is_as_it_was():
+    numbers = chance()
+    for where in draws.places(CONFIG).values():
+        numbers[:, where.start] = 1.0  # under no probability
+    numbers[:, draws.places(CONFIG)["mixup"]] = 0
+    close(augmented(BATCH, numbers, everything()), images(BATCH))
+
+
+@pytest.mark.parametrize("where", ["host", "off"])
+def test_elsewhere_than_on_the_device_only_the_image_is_cut(where):
+    config = configs.load("paper", {"augmentation.where": where, "augmentation.cut_out.probability": 1})
+    found = augmented(BATCH, chance(), config)
+    cut = found == 0
+    assert 0.01 < cut.mean() < 0.5
+    np.testing.assert_array_equal(found[~cut], images(BATCH)[~cut])
+
+
+def test_training_images_are_images():
+    found = augmented(BATCH, chance(), everything())
+    assert found.shape == (6, 128, 320, 3)
+    assert found.dtype == np.float32
+    assert np.isfinite(found).all()
+    assert found.min() >= 0
+    np.testing.assert_allclose(found.max(axis=(1, 2, 3)), 255, atol=0.01)
+    np.testing.assert_array_equal(found[..., 0], found[..., 2])
+    assert (np.abs(found - images(BATCH)).mean(axis=(1, 2, 3)) > 1).sum() >= 5
+
+
+def test_silence_stays_silence():
+    for seed in range(3):
+        assert (augmented(np.zeros_like(BATCH), chance(seed=seed), everything()) == 0).all()
+
+
+def test_a_sample_is_the_same_alone_and_in_any_batch():
+    together = augmented(BATCH, chance(), everything())
+    close(augmented(BATCH[::-1], chance()[::-1], everything())[::-1], together)
+    for row in range(len(BATCH)):
+        close(augmented(BATCH[row : row + 1], chance()[row : row + 1], everything())[0], together[row])
+
+
+def test_the_same_numbers_give_the_same_images_and_others_others():
+    same = np.repeat(BATCH[:1], 12, axis=0)
+    found = augmented(same, chance(12), everything())
+    np.testing.assert_array_equal(augmented(same, chance(12), everything()), found)
+    assert len(np.unique(found, axis=0)) == 12
+    other = augmented(same, chance(12, seed=1), everything())
+    assert (np.abs(found - other).mean(axis=(1, 2, 3)) > 1).all()
+
+
+@pytest.mark.usefixtures("half_precision")
+def test_augmented_images_are_the_same_under_mixed_precision():
+    under = augmented(BATCH, chance(), everything())
+    assert under.dtype == np.float32
+    keras.config.set_dtype_policy("float32")
+    close(under, augmented(BATCH, chance(), everything()))
+
+
+def compiled(config):
+    """The images as a model trained in one compiled step; `fit` would mix them with its own loss, so it is asked."""
+    audio = keras.Input((config.chunk_samples,), dtype="int16", name="audio")
+    numbers = keras.Input((draws.count(config),), dtype="float32", name="chance")
+    model = keras.Model({"audio": audio, "chance": numbers}, layers.Images(config, POOL)(audio, numbers))
+    model.compile(jit_compile=keras.config.backend() == "jax", loss="mse")
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")
+def test_compiled_the_images_are_those_of_one_call():
+    config, numbers = everything(), chance()
+    where = draws.places(config)["mixup"]
+    numbers[:2, where] = [[1, 0.3], [3, 0.5]]
+    inputs = {"audio": BATCH, "chance": numbers}
+    model = compiled(config)
+    assert model.output.shape == (None, 128, 320, 3)
+    assert keras.backend.standardize_dtype(model.output.dtype) == "float32"
+    expected = augmented(BATCH, numbers, config)
+    assert float(np.mean(model.train_on_batch(inputs, expected))) < (0.02 * PER_DB) ** 2
+    assert float(np.mean(model.train_on_batch(inputs, images(BATCH)))) > 1
+    model.reset_metrics()
+    # evaluate runs as at inference.
+    assert float(np.mean(model.test_on_batch(inputs, images(BATCH)))) < (0.02 * PER_DB) ** 2
+    # Another size of batch, as the last one of an epoch has.
+    model.reset_metrics()
+    small = {"audio": BATCH[4:], "chance": numbers[4:]}
+    assert float(np.mean(model.train_on_batch(small, expected[4:]))) < (0.02 * PER_DB) ** 2
+
+
+def test_nothing_of_the_augmentation_is_trained():
+    layer = layers.Images(everything(), POOL)
+    layer(BATCH, chance(), training=True)
+    assert layer.trainable_weights == []
+
+
 # --- previews --------------------------------------------------------------------------------------------------------
 
 

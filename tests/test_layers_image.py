@@ -6,7 +6,7 @@ import pytest
 
 from birdlib import config as configs
 from birdlib import draws
-from birdlib.layers_image import CutOut, cut_out_preview
+from birdlib.layers_image import CutOut, MixUp, cut_out_preview
 
 CONFIG = configs.load("paper")
 
@@ -106,6 +106,31 @@ def test_cut_out_is_in_a_compiled_model_what_it_is_alone():
     cut_share = (cut(batch, chance) == 0).mean()
     assert 0 < cut_share < 1
     assert float(np.mean(model.train_on_batch([batch, chance], batch))) == pytest.approx(cut_share * 200**2, rel=1e-5)
+
+
+# --- mixup ---------------------------------------------------------------------------------------------------------
+
+
+def mix(images, chance, training=True, **settings):
+    config = configs.load("paper", {"augmentation.mixup": {"probability": 0.5, **settings}})
+    found = MixUp(config)(np.asarray(images, np.float32), np.asarray(chance, np.float32), training=training)
+    return keras.ops.convert_to_numpy(found)
+
+
+def flat(*levels):
+    return np.array(levels, np.float32)[:, None, None, None] * np.ones((1, 4, 5, 3), np.float32)
+
+
+def test_mixup_takes_the_share_of_the_partner_that_the_numbers_say():
+    # The second takes a quarter of the fourth, the fourth half of the first (one on, round the batch); the others none.
+    found = mix(flat(0, 100, 200, 40), [[2, 0], [2, 0.25], [0, 0], [1, 0.5]])
+    np.testing.assert_allclose(found, flat(0, 85, 200, 20), rtol=1e-6)
+
+
+def test_mixup_does_nothing_at_inference_nor_when_it_is_off():
+    images = flat(0, 100)
+    for nothing in ({"training": False}, {"probability": 0}):
+        np.testing.assert_array_equal(mix(images, [[1, 0.5], [1, 0.5]], **nothing), images)
 
 
 # --- the preview ---
