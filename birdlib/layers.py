@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 from keras import ops
 
 from birdlib import draws, spectrogram
-from birdlib.layers_image import CutOut, Effect, MixUp, cut_out_preview
+from birdlib.layers_image import CutOut, Effect, MixUp, OnDevice, cut_out_preview
 from birdlib.layers_mel import PitchShift, TimeStretch
 from birdlib.layers_wave import Background, Clipping, Filters, GaussianNoise, TimeShift
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["CutOut", "Images", "LogMelImage", "MixUp", "as_trained", "cut_out_preview"]
 
 
-class LogMelImage(keras.layers.Layer):
+class LogMelImage(OnDevice):
     """int16 audio (batch, samples) -> float32 images (batch, n_mels, samples // hop, 3), 0-255.
 
     Each image is scaled by its own maximum, so that it is the same alone and in any batch. Computed in float32
@@ -31,10 +30,10 @@ class LogMelImage(keras.layers.Layer):
     """
 
     def __init__(self, config: Config, **kwargs) -> None:
-        super().__init__(dtype="float32", trainable=False, autocast=False, **kwargs)
+        super().__init__(**kwargs)
         self.settings = config.spectrogram
         self.frames = config.image_shape[1]
-        self.projection = _split(spectrogram.mel_filters(config).T)
+        self.projection = [self.constant(part) for part in _split(spectrogram.mel_filters(config).T)]
 
     def call(self, audio):
         """Images of a batch of audio."""
@@ -44,15 +43,15 @@ class LogMelImage(keras.layers.Layer):
         """Mel power (batch, frames, n_mels) of samples (batch, samples), which may be at any scale."""
         n_fft, hop = self.settings.n_fft, self.settings.hop
         # Padded here, and only as far as the last frame that is kept, and not by `ops.stft`, which would make one more.
-        left = samples[:, 1 : n_fft // 2 + 1][:, ::-1]
+        left = ops.flip(samples[:, 1 : n_fft // 2 + 1], axis=1)
         right = (self.frames - 1) * hop + n_fft - n_fft // 2 - samples.shape[1]
         parts = [left, samples[:, : samples.shape[1] + min(right, 0)]]
         if right > 0:
-            parts.append(samples[:, -right - 1 : -1][:, ::-1])
+            parts.append(ops.flip(samples[:, -right - 1 : -1], axis=1))
         real, imaginary = ops.stft(ops.concatenate(parts, axis=1), n_fft, hop, n_fft, window="hann", center=False)
         power = ops.square(real) + ops.square(imaginary)  # (batch, frames, bins)
         low, high = self.projection
-        return ops.concatenate([ops.matmul(power[..., : len(low)], low), ops.matmul(power, high)], axis=-1)
+        return ops.concatenate([ops.matmul(power[..., : low.shape[0]], low), ops.matmul(power, high)], axis=-1)
 
     def grey(self, power):
         """Mel power as grey levels 0-255: float32 (batch, n_mels, frames)."""
@@ -81,7 +80,7 @@ def _split(filters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return filters[: needed[first - 1], :first].copy(), filters[:, first:].copy()
 
 
-class Images(keras.layers.Layer):
+class Images(OnDevice):
     """int16 audio (batch, samples) and its numbers -> images, augmented in training; at inference `LogMelImage`'s.
 
     The numbers, float32 (batch, `birdlib.draws.count`), are drawn by the host at each sample's address, so that what is
@@ -94,7 +93,7 @@ class Images(keras.layers.Layer):
     """
 
     def __init__(self, config: Config, background: np.ndarray | None = None, **kwargs) -> None:
-        super().__init__(dtype="float32", trainable=False, autocast=False, **kwargs)
+        super().__init__(**kwargs)
         self.image = LogMelImage(config)
         self.effects: dict[str, list[tuple[Effect, slice]]] = {"wave": [], "mel": [], "image": []}
         where = draws.places(config)

@@ -16,11 +16,28 @@ if TYPE_CHECKING:
     from birdlib.config import Config
 
 
-class Effect(keras.layers.Layer):
+class OnDevice(keras.layers.Layer):
+    """A layer without anything to learn, in float32 whatever the precision policy, that keeps its constants there."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(dtype="float32", trainable=False, autocast=False, **kwargs)
+
+    def constant(self, values: np.ndarray):
+        """An array that is copied to the device once: a weight that is not trained, and with no classifier saved."""
+        return self.add_weight(
+            shape=values.shape,
+            dtype=str(values.dtype),
+            initializer=lambda shape, dtype=None: ops.convert_to_tensor(values),
+            trainable=False,
+            autocast=False,
+        )
+
+
+class Effect(OnDevice):
     """Changes each sample of a batch by its own numbers in training; at inference it does nothing.
 
-    The second input, ``chance``, float32 (batch, numbers), holds the sample's own numbers, as `birdlib.draws` says.
-    Computed in float32 whatever the precision policy. An effect whose probability is 0, or the strength, costs nothing.
+    The second input, ``chance``, float32 (batch, numbers), holds the sample's own numbers, as `birdlib.draws` says. An
+    effect whose probability is 0, or the strength, costs nothing.
 
     Parameters
     ----------
@@ -28,7 +45,7 @@ class Effect(keras.layers.Layer):
     """
 
     def __init__(self, name: str, config: Config, **kwargs) -> None:
-        super().__init__(dtype="float32", trainable=False, autocast=False, **kwargs)
+        super().__init__(**kwargs)
         self.settings, self.strength = getattr(config.augmentation, name), config.augmentation.strength
         self.on = self.settings.probability > 0 and self.strength > 0
 
@@ -47,16 +64,6 @@ class Effect(keras.layers.Layer):
     def compute_output_shape(self, x_shape, chance_shape):
         """The shape of what is changed."""
         return x_shape
-
-    def constant(self, values: np.ndarray):
-        """An array that stays on the device: a weight that is not trained, and that no classifier is saved with."""
-        return self.add_weight(
-            shape=values.shape,
-            dtype=str(values.dtype),
-            initializer=lambda shape, dtype=None: ops.convert_to_tensor(values),
-            trainable=False,
-            autocast=False,
-        )
 
 
 def between(share, low: float, high: float):

@@ -62,13 +62,13 @@ class PitchShift(Effect):
         ends = augment.ranges(config)["pitch_shift"]
         self.semitones = ends["min_semitones"], ends["max_semitones"]
         edges = spectrogram.mel_edges_hz(config)
-        self.centres_hz = edges[1:-1].astype(np.float32)
+        self.centres_hz = self.constant(edges[1:-1].astype(np.float32))
         first, second, *_ = spectrogram.hz_to_mel(edges)
         self.first, self.step = float(first), float(second - first)
 
     def change(self, power, chance):
         """Power warped along the mel axis."""
-        bands = ops.arange(len(self.centres_hz), dtype="float32")
+        bands = ops.arange(power.shape[2], dtype="float32")
         ratio = 2.0 ** (between(chance[:, 1], *self.semitones) / 12.0)
         source = (_hz_to_mel(self.centres_hz / ratio[:, None]) - self.first) / self.step - 1.0  # (batch, n_mels)
         source = ops.where(self.applied(chance)[:, None], source, bands)

@@ -53,8 +53,9 @@ class Filters(Effect):
         self.step = max(1, round(GRID_HZ / bin_hz))  # bins from one point of the grid to the next
         bins = self.samples // 2 + 1
         grid_hz = np.arange(-(-bins // self.step) + 1) * self.step * bin_hz
-        self.grid = self._warped(np.clip(grid_hz, 1e-3, 0.49999 * self.rate_hz))[None].astype(np.float32)
-        self.between = (np.arange(self.step) / self.step).astype(np.float32)
+        grid = np.tan(np.clip(grid_hz, 1e-3, 0.49999 * self.rate_hz) * (math.pi / self.rate_hz))  # as `_warped` has it
+        self.grid = self.constant(grid[None].astype(np.float32))
+        self.between = self.constant((np.arange(self.step) / self.step).astype(np.float32))
         self.ramp = self.constant((np.arange(self.samples) / max(self.samples - 1, 1) - 0.5).astype(np.float32))
 
     def change(self, x, chance):
@@ -93,7 +94,7 @@ class Filters(Effect):
 
     def _warped(self, hz):
         """Hz as the bilinear transform has it, whose axis ends at half the rate."""
-        return (np if isinstance(hz, np.ndarray) else ops).tan(hz * (math.pi / self.rate_hz))
+        return ops.tan(hz * (math.pi / self.rate_hz))
 
 
 class GaussianNoise(Effect):
@@ -139,8 +140,9 @@ class Clipping(Effect):
         super().__init__("clipping", config, **kwargs)
         self.largest = min(self.strength * self.settings.max_share, 1.0)
         self.together = math.gcd(config.chunk_samples, CLIPPING_TOGETHER)
-        self.guess = _scattered(config.chunk_samples, CLIPPING_GUESS)
-        self.check = _scattered(config.chunk_samples // self.together, CLIPPING_CHECK // self.together)
+        self.guess = self.constant(_scattered(config.chunk_samples, CLIPPING_GUESS))
+        groups, checked = config.chunk_samples // self.together, CLIPPING_CHECK // self.together
+        self.check = self.constant(_scattered(groups, checked))
 
     def change(self, x, chance):
         """`x`, clipped."""
