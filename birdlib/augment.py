@@ -86,6 +86,12 @@ def furthest(config: Config, strength: float | None = None) -> dict[str, dict[st
     return pinned
 
 
+def on_host(config: Config) -> Config:
+    """These settings with the chain on the host, to play it; off where audiomentations is not installed."""
+    where = "host" if available() else "off"
+    return config.model_copy(update={"augmentation": config.augmentation.model_copy(update={"where": where})})
+
+
 def effect(name: str, config: Config, strength: float | None = None, **fixed: Any):
     """One effect that is always applied; `fixed` replaces arguments of `ranges`. For previews.
 
@@ -193,8 +199,8 @@ def _compose(arguments: dict[str, dict[str, Any]]):
         import audiomentations as library
     except ImportError as error:
         raise AugmentError(
-            "the waveform augmentation needs audiomentations: pip install 'birdlib[augment]', or train without it "
-            "(augmentation.where=off)"
+            "augmentation on the host needs audiomentations: pip install 'birdlib[augment]', or augment on the device "
+            "(augmentation.where=device), or not at all (augmentation.where=off)"
         ) from error
     kinds = {
         "high_pass": library.HighPassFilter,

@@ -16,9 +16,8 @@ import keras
 import numpy as np
 import pandas as pd
 
-from birdlib import audio, chance
+from birdlib import audio, chance, draws
 from birdlib.augment import Chain
-from birdlib.layers import CutOut
 
 if TYPE_CHECKING:
     from birdlib.config import Config
@@ -68,8 +67,8 @@ class BalancedPlan:
 class TrainingBatches(keras.utils.PyDataset):
     """Class-balanced, augmented batches; every epoch another choice of chunks.
 
-    Batch i is ``({"audio": int16 (batch, samples), "chance": float32 (batch, numbers)}, one-hot float32 (batch,
-    classes))``; the last one of an epoch may be smaller.
+    Batch i is ``({"audio": int16 (batch, samples), "chance": float32 (batch, numbers)}, float32 (batch, classes))``:
+    one-hot, or mixed where mixup is on; the last batch of an epoch may be smaller.
 
     Parameters
     ----------
@@ -92,7 +91,7 @@ class TrainingBatches(keras.utils.PyDataset):
         self.chunks, self.source, self.batch_size, self.seed = chunks, source, batch_size, config.seed
         self.plan = BalancedPlan(chunks, labels, config.batches.threshold, config.seed)
         self.chain = Chain(config)
-        self.numbers = CutOut.numbers(config.augmentation.cut_out)
+        self.config = config
         self.classes = pd.Index(labels).get_indexer(chunks["primary_label"])
         self.epoch = epoch
         self._rows = lru_cache(2)(self.plan.epoch)
@@ -110,16 +109,15 @@ class TrainingBatches(keras.utils.PyDataset):
         """Batch `index` of `epoch`."""
         rows = self._rows(epoch)
         slots = range(index * self.batch_size, min((index + 1) * self.batch_size, len(rows)))
-        samples, numbers = zip(*(self._sample(rows[slot], epoch, slot) for slot in slots), strict=True)
+        samples = np.stack([self._sample(rows[slot], epoch, slot) for slot in slots])
         targets = np.eye(len(self.plan.labels), dtype=np.float32)[self.classes[rows[slots]]]
-        return {"audio": np.stack(samples), "chance": np.stack(numbers)}, targets
+        numbers, targets = draws.mixed(draws.of(self.config, epoch, slots), targets, self.config, epoch, slots)
+        return {"audio": samples, "chance": numbers}, targets
 
-    def _sample(self, row: int, epoch: int, slot: int) -> tuple[np.ndarray, np.ndarray]:
+    def _sample(self, row: int, epoch: int, slot: int) -> np.ndarray:
         chunk = self.chunks.iloc[row]
         samples = self.source.read(chunk["filename"], chunk["start_s"])
-        samples = self.chain(audio.to_float(samples), chance.seeds(self.seed, "augment", epoch, slot))
-        numbers = chance.rng(self.seed, "device", epoch, slot).random(self.numbers, np.float32)
-        return audio.to_int16(samples), numbers
+        return audio.to_int16(self.chain(audio.to_float(samples), chance.seeds(self.seed, "augment", epoch, slot)))
 
 
 class PlainBatches(keras.utils.PyDataset):
@@ -130,7 +128,7 @@ class PlainBatches(keras.utils.PyDataset):
     ) -> None:
         super().__init__()
         self.chunks, self.source, self.batch_size, self.labels = chunks, source, batch_size, labels
-        self.numbers = CutOut.numbers(config.augmentation.cut_out)
+        self.numbers = draws.count(config)
         self.classes = pd.Index(labels).get_indexer(chunks["primary_label"])
 
     @property

@@ -1,26 +1,28 @@
-"""On the device: audio -> log-mel images, and the cut-out, as Keras layers under any backend.
+"""On the device: audio -> augmented log-mel images, as Keras layers under any backend.
 
-The image is the one that `birdlib.spectrogram` defines; tests hold this to it within 0.1 dB.
+The image is the one that `birdlib.spectrogram` defines; tests hold this to it within 0.1 dB. Augmentation comes in
+three stages: on the waveform, on the mel power, on the image; `layers_wave`, `layers_mel` and `layers_image` hold them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 from keras import ops
 
-from birdlib import chance as random
-from birdlib import spectrogram
+from birdlib import draws, spectrogram
+from birdlib.layers_image import CutOut, Effect, MixUp, OnDevice, cut_out_preview
+from birdlib.layers_mel import PitchShift, TimeStretch
+from birdlib.layers_wave import Background, Clipping, Filters, GaussianNoise, TimeShift
 
 if TYPE_CHECKING:
     from birdlib.config import Config
-    from birdlib.settings import CutOut as CutOutSettings
+
+__all__ = ["CutOut", "Images", "LogMelImage", "MixUp", "as_trained", "cut_out_preview"]
 
 
-class LogMelImage(keras.layers.Layer):
+class LogMelImage(OnDevice):
     """int16 audio (batch, samples) -> float32 images (batch, n_mels, samples // hop, 3), 0-255.
 
     Each image is scaled by its own maximum, so that it is the same alone and in any batch. Computed in float32
@@ -28,85 +30,118 @@ class LogMelImage(keras.layers.Layer):
     """
 
     def __init__(self, config: Config, **kwargs) -> None:
-        super().__init__(dtype="float32", trainable=False, autocast=False, **kwargs)
+        super().__init__(**kwargs)
         self.settings = config.spectrogram
         self.frames = config.image_shape[1]
-        self.filters = spectrogram.mel_filters(config).T
+        self.projection = [self.constant(part) for part in _split(spectrogram.mel_filters(config).T)]
 
     def call(self, audio):
         """Images of a batch of audio."""
-        samples = ops.cast(audio, "float32") / 32768.0  # (batch, samples)
-        n_fft, hop, top_db = self.settings.n_fft, self.settings.hop, self.settings.top_db
-        real, imaginary = ops.stft(samples, n_fft, hop, n_fft, window="hann", center=True)
-        real, imaginary = real[:, : self.frames], imaginary[:, : self.frames]  # (batch, frames, bins)
-        mel = ops.matmul(ops.square(real) + ops.square(imaginary), self.filters)  # (batch, frames, n_mels)
-        loudest = ops.max(mel, axis=(1, 2), keepdims=True)
+        return coloured(self.grey(self.power(ops.cast(audio, "float32"))))
+
+    def power(self, samples):
+        """Mel power (batch, frames, n_mels) of samples (batch, samples), which may be at any scale."""
+        n_fft, hop = self.settings.n_fft, self.settings.hop
+        # Padded here, and only as far as the last frame that is kept, and not by `ops.stft`, which would make one more.
+        left = ops.flip(samples[:, 1 : n_fft // 2 + 1], axis=1)
+        right = (self.frames - 1) * hop + n_fft - n_fft // 2 - samples.shape[1]
+        parts = [left, samples[:, : samples.shape[1] + min(right, 0)]]
+        if right > 0:
+            parts.append(ops.flip(samples[:, -right - 1 : -1], axis=1))
+        real, imaginary = ops.stft(ops.concatenate(parts, axis=1), n_fft, hop, n_fft, window="hann", center=False)
+        power = ops.square(real) + ops.square(imaginary)  # (batch, frames, bins)
+        low, high = self.projection
+        return ops.concatenate([ops.matmul(power[..., : low.shape[0]], low), ops.matmul(power, high)], axis=-1)
+
+    def grey(self, power):
+        """Mel power as grey levels 0-255: float32 (batch, n_mels, frames)."""
+        top_db = self.settings.top_db
+        loudest = ops.max(power, axis=(1, 2), keepdims=True)
         # In silence the maximum is 0: divide by 1 instead, and every value falls to the floor, which is 0.
-        share = mel / ops.where(loudest > 0, loudest, ops.ones_like(loudest))
+        share = power / ops.where(loudest > 0, loudest, ops.ones_like(loudest))
         db = 10.0 / np.log(10.0) * ops.log(ops.maximum(share, 10 ** (-top_db / 10)))
         # The floor itself may come out a hair under 0 in float32.
-        grey = ops.maximum(ops.transpose(db / top_db + 1.0, (0, 2, 1)) * 255.0, 0.0)  # (batch, n_mels, frames)
-        return ops.repeat(ops.expand_dims(grey, -1), 3, axis=-1)
+        return ops.maximum(ops.transpose(db / top_db + 1.0, (0, 2, 1)) * 255.0, 0.0)
 
     def compute_output_shape(self, input_shape):
         """(batch, samples) -> (batch, n_mels, frames, 3)."""
         return (input_shape[0], self.settings.n_mels, self.frames, 3)
 
 
-class CutOut(keras.layers.Layer):
-    """Blanks boxes of images (batch, height, width, 3) in training; at inference it does nothing.
+def _split(filters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mel projection (bins, n_mels) as that of the low bands, with the few bins they need, and that of the others.
 
-    The second input, ``chance``, float32 (batch, `numbers`), holds uniform numbers in 0..1 drawn by the host for each
-    sample, so that what is cut is a function of the sample's address and not of the device.
+    Most of it are zeros: in two parts it takes about half of the multiplications.
+    """
+    bins, n_mels = filters.shape
+    needed = np.maximum.accumulate(bins - (filters[::-1] > 0).argmax(axis=0))  # by the bands up to each
+    bands = np.arange(1, n_mels)
+    first = int(bands[np.argmin(needed[:-1] * bands + bins * (n_mels - bands))])
+    return filters[: needed[first - 1], :first].copy(), filters[:, first:].copy()
+
+
+class Images(OnDevice):
+    """int16 audio (batch, samples) and its numbers -> images, augmented in training; at inference `LogMelImage`'s.
+
+    The numbers, float32 (batch, `birdlib.draws.count`), are drawn by the host at each sample's address, so that what is
+    made of it is a function of that and not of the device, nor of its batch (but for mixup, which is about the batch).
+
+    Parameters
+    ----------
+    config : its ``augmentation`` section says what is done and how far, its ``spectrogram`` section what the image is.
+    background : int16 (chunks, samples), as `birdlib.backgrounds.pool` gives it; None where that is off.
     """
 
-    def __init__(self, settings: CutOutSettings, strength: float, **kwargs) -> None:
-        super().__init__(dtype="float32", trainable=False, autocast=False, **kwargs)
-        self.settings, self.strength = settings, strength
+    def __init__(self, config: Config, background: np.ndarray | None = None, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.image = LogMelImage(config)
+        self.effects: dict[str, list[tuple[Effect, slice]]] = {"wave": [], "mel": [], "image": []}
+        where = draws.places(config)
+        if config.augmentation.where == "device":
+            both = slice(where["high_pass"].start, where["band_pass"].stop)
+            self._add("wave", Filters(config), both)
+            self._add("wave", GaussianNoise(config), where["gaussian_noise"])
+            self._add("wave", Clipping(config), where["clipping"])
+            self._add("wave", TimeShift(config), where["time_shift"])
+            self._add("wave", Background(config, background), where["background"])
+            self._add("mel", TimeStretch(config), where["time_stretch"])
+            self._add("mel", PitchShift(config), where["pitch_shift"])
+        self._add("image", MixUp(config), where["mixup"])
+        self._add("image", CutOut(config), where["cut_out"])
 
-    @staticmethod
-    def numbers(settings: CutOutSettings) -> int:
-        """How many uniform numbers a sample takes: whether to cut, then four a box."""
-        return 1 + 4 * settings.count
+    def build(self, audio_shape, chance_shape):
+        """All that there is to build is made already."""
+        for layer in (self.image, *(effect for stage in self.effects.values() for effect, _ in stage)):
+            layer.built = True
 
-    def call(self, images, chance, training=None):
-        """Images with boxes set to 0, the level of silence."""
+    def _add(self, stage: str, effect: Effect, numbers: slice) -> None:
+        if effect.on:
+            self.effects[stage].append((effect, numbers))
+
+    def call(self, audio, chance, training=None):
+        """Images of a batch."""
         if not training:
-            return images
-        applied = chance[:, 0] < self.settings.probability  # (batch,)
-        boxes = ops.reshape(chance[:, 1:], (-1, self.settings.count, 4))
-        rows = self._inside(boxes[..., 0], boxes[..., 1], images.shape[1])  # (batch, count, height)
-        columns = self._inside(boxes[..., 2], boxes[..., 3], images.shape[2])
-        cut = ops.any(ops.logical_and(rows[..., :, None], columns[..., None, :]), axis=1)
-        cut = ops.logical_and(cut, applied[:, None, None])
-        return ops.where(cut[..., None], ops.zeros_like(images), images)
+            return self.image(audio)
+        samples = self._changed("wave", ops.cast(audio, "float32"), chance)
+        power = self._changed("mel", self.image.power(samples), chance)
+        grey = self._changed("image", self.image.grey(power)[..., None], chance)
+        return coloured(grey[..., 0])
 
-    def _inside(self, size, place, extent: int):
-        length = size * min(self.strength * self.settings.max_share, 1.0) * extent
-        first = (place * (extent - length))[..., None]
-        at = ops.cast(ops.arange(extent), "float32") + 0.5
-        return ops.logical_and(at >= first, at < first + length[..., None])
+    def _changed(self, stage: str, x, chance):
+        for effect, numbers in self.effects[stage]:
+            x = effect(x, chance[:, numbers], training=True)
+        return x
 
-    def compute_output_shape(self, images_shape, chance_shape):
-        """The shape of the images."""
-        return images_shape
+    def compute_output_shape(self, audio_shape, chance_shape):
+        """(batch, samples) -> (batch, n_mels, frames, 3)."""
+        return self.image.compute_output_shape(audio_shape)
 
 
-def as_trained(inputs: dict[str, np.ndarray], config: Config) -> np.ndarray:
+def coloured(grey):
+    """Grey levels (batch, n_mels, frames) as three equal channels: (batch, n_mels, frames, 3)."""
+    return ops.repeat(ops.expand_dims(grey, -1), 3, axis=-1)
+
+
+def as_trained(inputs: dict[str, np.ndarray], config: Config, background: np.ndarray | None = None) -> np.ndarray:
     """The images of a training batch's inputs as the network gets them: float32 (batch, n_mels, frames, 3), 0-255."""
-    cut_out = CutOut(config.augmentation.cut_out, config.augmentation.strength)
-    return ops.convert_to_numpy(cut_out(LogMelImage(config)(inputs["audio"]), inputs["chance"], training=True))
-
-
-def cut_out_preview(image: np.ndarray, config: Config, strengths: Mapping[str, float]) -> dict[str, np.ndarray]:
-    """An image (n_mels, frames, 3) before and after the cut-out, at its largest at each of ``strengths``: by title."""
-    settings = config.augmentation.cut_out.model_copy(update={"probability": 1.0})
-    chance = random.rng(config.seed, "preview").random((1, CutOut.numbers(settings)), np.float32)
-    chance[:, 1::2] = 1.0  # each box as large as it may be
-    chance[:, 0] = 0.0
-    images = {"before": image}
-    for name, strength in strengths.items():
-        cut = CutOut(settings, strength)(image[None], chance, training=True)
-        title = f"{name}: {settings.count} boxes, {min(strength * settings.max_share, 1):.0%} of each side"
-        images[title] = ops.convert_to_numpy(cut)[0]
-    return images
+    return ops.convert_to_numpy(Images(config, background)(inputs["audio"], inputs["chance"], training=True))

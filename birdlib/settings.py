@@ -1,7 +1,8 @@
 """Every number, once: the tree of settings and its presets.
 
 The defaults written here are the preset ``paper``: the published numbers where the paper gives them, ours where
-it does not (marked "ours"). The preset ``sample`` is a short list of differences, small enough for two CPU cores.
+it does not (marked "ours"); `birdlib.settings_augmentation` has those of the augmentation. The preset ``sample`` is a
+short list of differences, small enough for two CPU cores.
 Units are in the names: ``_s`` seconds, ``_hz`` hertz, ``_db`` decibels. `birdlib.config` reads and writes them.
 """
 
@@ -10,24 +11,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+from birdlib.settings_augmentation import Augmentation
+from birdlib.settings_section import Count, Positive, Section
 
-
-class Section(BaseModel):
-    """A group of settings: immutable, and closed to names it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
-
-    @model_validator(mode="after")
-    def _ranges_are_the_right_way_round(self) -> Section:
-        for name, low in self:
-            if name.startswith("min_") and low > (high := getattr(self, "max_" + name[4:], low)):
-                raise ValueError(f"{type(self).__name__}: {name}={low} is more than max_{name[4:]}={high}")
-        return self
+__all__ = ["PRESETS", "Augmentation", "Config", "Section"]
 
 
 class Data(Section):
@@ -83,78 +72,6 @@ class Batches(Section):
 
     threshold: Count = 128
     validation_chunks_per_recording: Count | None = 2
-
-
-class TimeStretch(Section):
-    """Faster or slower with the pitch kept: rates from 1 / (1 + ``max_change``) to 1 + ``max_change``. Range ours."""
-
-    probability: Share = 0.5
-    max_change: Positive = 0.25
-
-
-class PitchShift(Section):
-    """Higher or lower with the tempo kept, by up to ``max_semitones``. Range ours."""
-
-    probability: Share = 0.5
-    max_semitones: Positive = 4.0
-
-
-class GaussianNoise(Section):
-    """White noise at a signal-to-noise ratio drawn from this range. Range ours."""
-
-    probability: Share = 0.5
-    min_snr_db: float = 5.0
-    max_snr_db: float = 40.0
-
-
-class HighPass(Section):
-    """Attenuates below a cut-off drawn from this range (the paper's)."""
-
-    probability: Share = 0.5
-    min_cutoff_hz: Positive = 200.0
-    max_cutoff_hz: Positive = 6000.0
-
-
-class BandPass(Section):
-    """Keeps a band around ``centre_hz`` (the paper's); its width is a share of the centre, drawn from this range."""
-
-    probability: Share = 0.5
-    centre_hz: Positive = 5000.0
-    min_width: Annotated[float, Field(gt=0, lt=2)] = 0.5
-    max_width: Annotated[float, Field(gt=0, lt=2)] = 1.99
-
-
-class Clipping(Section):
-    """Clips up to this share of the samples. The paper's figure clips 90 %, its training less; how much is ours."""
-
-    probability: Share = 0.5
-    max_share: Share = 0.2
-
-
-class CutOut(Section):
-    """Blanks ``count`` boxes, each up to ``max_share`` of the image's height and of its width. Numbers ours."""
-
-    probability: Share = 0.5
-    count: Count = 2
-    max_share: Share = 0.3
-
-
-class Augmentation(Section):
-    """The paper's six on the waveform, then the cut-out on the image.
-
-    ``where``: "host" runs the six as the audiomentations chain, "off" leaves the waveform alone. ``strength``
-    scales how far each effect may go (0: not at all, 1: the ranges below, 2: twice as far), not how often.
-    """
-
-    where: Literal["host", "off"] = "host"
-    strength: Annotated[float, Field(ge=0, le=2)] = 1.0
-    time_stretch: TimeStretch = TimeStretch()
-    pitch_shift: PitchShift = PitchShift()
-    gaussian_noise: GaussianNoise = GaussianNoise()
-    high_pass: HighPass = HighPass()
-    band_pass: BandPass = BandPass()
-    clipping: Clipping = Clipping()
-    cut_out: CutOut = CutOut()
 
 
 class Spectrogram(Section):

@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 # Slaney's mel scale (Auditory Toolbox, 1998): linear below 1,000 Hz at 200/3 Hz a mel, logarithmic above, where 27
 # mels are a factor of 6.4.
-_LINEAR_HZ = 200.0 / 3
-_BREAK_HZ = 1000.0
-_BREAK_MEL = _BREAK_HZ / _LINEAR_HZ
-_LOG_STEP = np.log(6.4) / 27.0
+LINEAR_HZ = 200.0 / 3
+BREAK_HZ = 1000.0
+BREAK_MEL = BREAK_HZ / LINEAR_HZ
+LOG_STEP = np.log(6.4) / 27.0
 
 
 def hz_to_mel(hz: np.ndarray | float) -> np.ndarray:
     """Frequencies in Hz on Slaney's mel scale, in mel."""
     hz = np.asarray(hz, dtype=np.float64)
-    above = _BREAK_MEL + np.log(np.maximum(hz, _BREAK_HZ) / _BREAK_HZ) / _LOG_STEP
-    return np.where(hz < _BREAK_HZ, hz / _LINEAR_HZ, above)
+    above = BREAK_MEL + np.log(np.maximum(hz, BREAK_HZ) / BREAK_HZ) / LOG_STEP
+    return np.where(hz < BREAK_HZ, hz / LINEAR_HZ, above)
 
 
 def mel_to_hz(mel: np.ndarray | float) -> np.ndarray:
     """The inverse of `hz_to_mel`."""
     mel = np.asarray(mel, dtype=np.float64)
-    above = _BREAK_HZ * np.exp((np.maximum(mel, _BREAK_MEL) - _BREAK_MEL) * _LOG_STEP)
-    return np.where(mel < _BREAK_MEL, mel * _LINEAR_HZ, above)
+    above = BREAK_HZ * np.exp((np.maximum(mel, BREAK_MEL) - BREAK_MEL) * LOG_STEP)
+    return np.where(mel < BREAK_MEL, mel * LINEAR_HZ, above)
 
 
 def mel_edges_hz(config: Config) -> np.ndarray:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import keras
 import pandas as pd
 
-from birdlib import chance, chunks, classifier, evaluation, models, runs, splits
+from birdlib import backgrounds, chance, chunks, classifier, draws, evaluation, models, runs, splits
 from birdlib.batches import Ahead, PlainBatches, TrainingBatches
 from birdlib.callbacks import Checkpoint, Finite, Progress, Seconds
-from birdlib.layers import CutOut, LogMelImage
+from birdlib.layers import Images
 from birdlib.sources import LazySource
 
 if TYPE_CHECKING:
@@ -45,10 +45,9 @@ def fold_data(chunk_table: pd.DataFrame, split_table: pd.DataFrame, fold: int, c
 
 def joined(model: keras.Model, config: Config) -> keras.Model:
     """An image classifier behind the image layers: inputs ``audio`` int16 (batch, samples) and ``chance``."""
-    cut_out = CutOut(config.augmentation.cut_out, config.augmentation.strength)
     audio = keras.Input((config.chunk_samples,), dtype="int16", name="audio")
-    numbers = keras.Input((CutOut.numbers(config.augmentation.cut_out),), dtype="float32", name="chance")
-    images = cut_out(LogMelImage(config)(audio), numbers)
+    numbers = keras.Input((draws.count(config),), dtype="float32", name="chance")
+    images = Images(config, backgrounds.pool(config))(audio, numbers)
     return keras.Model({"audio": audio, "chance": numbers}, model(images))
 
 

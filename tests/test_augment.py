@@ -11,8 +11,9 @@ from birdlib import augment
 from birdlib import config as configs
 from birdlib.augment import EFFECTS, AugmentError, Chain, effect, ranges
 
-PAPER = configs.load("paper")
-ALWAYS = configs.load("paper", {f"augmentation.{name}.probability": 1 for name in EFFECTS})
+HOST = {"augmentation.where": "host"}
+PAPER = configs.load("paper", HOST)
+ALWAYS = configs.load("paper", HOST | {f"augmentation.{name}.probability": 1 for name in EFFECTS})
 SONG = song("tinbir2", 2, 1)
 
 
@@ -91,20 +92,22 @@ def test_the_input_is_left_alone():
 # ---- off, and how far
 
 
-@pytest.mark.parametrize("overrides", [{"augmentation.strength": 0}, {"augmentation.where": "off"}])
+@pytest.mark.parametrize(
+    "overrides", [{"augmentation.strength": 0}, {"augmentation.where": "off"}, {"augmentation.where": "device"}]
+)
 def test_off_is_no_change(overrides):
-    chain = Chain(configs.load("paper", overrides))
+    chain = Chain(configs.load("paper", HOST | overrides))
     np.testing.assert_array_equal(chain(SONG, [0, 1]), SONG)
 
 
 def test_probability_zero_is_no_change():
-    chain = Chain(configs.load("paper", {f"augmentation.{name}.probability": 0 for name in EFFECTS}))
+    chain = Chain(configs.load("paper", HOST | {f"augmentation.{name}.probability": 0 for name in EFFECTS}))
     np.testing.assert_array_equal(chain(SONG, [0, 1]), SONG)
 
 
 def test_probability_is_how_often():
     only = {f"augmentation.{name}.probability": 0 for name in EFFECTS} | {"augmentation.clipping.probability": 0.25}
-    chain = Chain(configs.load("paper", only))
+    chain = Chain(configs.load("paper", HOST | only))
     changed = sum(not np.array_equal(chain(SONG, [0, item]), SONG) for item in range(200))
     assert 30 <= changed <= 70  # 50 expected; three deviations are 18
 
@@ -256,7 +259,7 @@ def test_an_effect_is_always_applied_and_keeps_the_form(name, strength):
 
 @pytest.mark.parametrize("samples", [SONG, np.zeros(64_000, np.float32), noise(2, 1, 1e-5)], ids=["song", "0", "faint"])
 def test_the_chain_keeps_the_form(samples):
-    chain = Chain(configs.load("paper", {"augmentation.strength": 2}))
+    chain = Chain(configs.load("paper", HOST | {"augmentation.strength": 2}))
     for item in range(10):
         changed = chain(samples, [0, item])
         assert (changed.dtype, changed.shape) == (np.float32, samples.shape)
@@ -280,7 +283,9 @@ def test_the_chain_has_the_papers_six_in_this_order():
 
 
 def test_the_configured_probabilities_reach_the_chain():
-    config = configs.load("paper", {f"augmentation.{name}.probability": n / 10 for n, name in enumerate(EFFECTS)})
+    config = configs.load(
+        "paper", HOST | {f"augmentation.{name}.probability": n / 10 for n, name in enumerate(EFFECTS)}
+    )
     assert [one.p for one in Chain(config)._compose.transforms] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5])
 
 

@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from birdlib import batches
+from birdlib import batches, draws
 from birdlib import config as configs
-from birdlib.layers import CutOut
 
 # Recordings of each class, and chunks of each recording: one with many, one with few, one with a single chunk.
 COUNTS = {"a": [3, 1, 4, 2, 6], "b": [1], "c": [2, 2, 5], "d": [1] * 11}
@@ -161,7 +160,7 @@ def test_batch_has_the_shapes_and_types_of_the_contract():
     config = configs.load("sample", {"augmentation.where": "off"})
     data = batches.TrainingBatches(CHUNKS, LABELS, Numbered(CHUNKS, 160_000), config, batch_size=3)
     inputs, targets = data[0]
-    numbers = CutOut.numbers(config.augmentation.cut_out)
+    numbers = draws.count(config)
     assert {key: (value.dtype, value.shape) for key, value in inputs.items()} == {
         "audio": (np.dtype("int16"), (3, 160_000)),
         "chance": (np.dtype("float32"), (3, numbers)),
@@ -206,7 +205,8 @@ def test_epochs_and_seeds_differ():
     first = training_batches()[0]
     for other in (training_batches(epoch=1)[0], training_batches(seed=1)[0]):
         assert (other[0]["audio"][:, 0] != first[0]["audio"][:, 0]).any()
-        assert (other[0]["chance"] != first[0]["chance"]).all()
+        drawn = slice(0, draws.places(configs.load("sample"))["mixup"].start)  # mixup is off
+        assert (other[0]["chance"] != first[0]["chance"])[:, drawn].all()
 
 
 def test_every_sample_has_chances_of_its_own():
@@ -240,6 +240,20 @@ def test_a_chunk_that_repeats_is_augmented_otherwise(augmented):
     same = samples[targets[:, LABELS.index("b")] == 1]  # b has one chunk, here seven times
     assert len(same) == 7
     assert len(np.unique(same, axis=0)) == 7
+
+
+def test_mixed_batches_hold_mixed_labels_and_are_the_same_in_any_order():
+    mixing = {"augmentation.mixup.probability": 0.5}
+    plain, whole = training_batches()[0], [training_batches(**mixing)[index] for index in range(4)]
+    inputs, targets = whole[0]
+    further, share = inputs["chance"][:, draws.places(configs.load("sample", SMALL | mixing))["mixup"]].T
+    partner = (np.arange(8) + further.astype(int)) % 8
+    assert 0 < (share > 0).sum() < 8
+    np.testing.assert_allclose(targets, plain[1] * (1 - share[:, None]) + plain[1][partner] * share[:, None], atol=1e-6)
+    np.testing.assert_array_equal(inputs["audio"], plain[0]["audio"])  # the device mixes
+    data = training_batches(**mixing)
+    for index in (2, 0, 3, 1):
+        assert_equal(data[index], whole[index])
 
 
 # --- plain batches -------------------------------------------------------------------------------------------------
@@ -278,7 +292,7 @@ class Watched:
 def listening_model(config):
     """A model that predicts the number that a chunk holds; a metric's mean over an epoch says what was heard."""
     audio = keras.Input((config.chunk_samples,), dtype="int16", name="audio")
-    chance = keras.Input((CutOut.numbers(config.augmentation.cut_out),), name="chance")
+    chance = keras.Input((draws.count(config),), name="chance")
     number = keras.ops.mean(keras.ops.cast(audio, "float32"), axis=-1, keepdims=True)
     # Something to learn, so that the training is a real one; but it always gives 0.
     learnt = keras.layers.Dense(1, kernel_initializer="zeros")(keras.layers.Rescaling(0.0)(chance))

@@ -30,7 +30,7 @@ def value(config, key):
         ("chunk_samples", 160_000),
         ("step_samples", 128_000),
         ("batches.threshold", 128),
-        ("augmentation.where", "host"),
+        ("augmentation.where", "device"),
         ("augmentation.strength", 1.0),
         ("augmentation.high_pass.min_cutoff_hz", 200.0),
         ("augmentation.high_pass.max_cutoff_hz", 6000.0),
@@ -58,7 +58,9 @@ def test_paper_has_the_facts_of_the_paper(key, fact):
 def test_paper_augments_with_six_effects_and_the_cut_out():
     augmentation = configs.load("paper").augmentation
     effects = {"time_stretch", "pitch_shift", "gaussian_noise", "high_pass", "band_pass", "clipping", "cut_out"}
-    assert {name for name, inner in augmentation if hasattr(inner, "probability")} == effects
+    beyond = {"time_shift", "background", "mixup"}  # the paper has not
+    assert {name for name, inner in augmentation if hasattr(inner, "probability")} == effects | beyond
+    assert all(getattr(augmentation, name).probability == 0 for name in beyond)
     assert all(getattr(augmentation, name).probability > 0 for name in effects)
     assert augmentation.clipping.max_share < 0.9  # 90 % is the paper's figure; its training "should not distort"
 
@@ -243,7 +245,7 @@ def test_an_unknown_key_in_a_file_names_the_file(tmp_path):
         ("splits.folds", 1),
         ("splits.group_by", "species"),
         ("batches.threshold", 0),
-        ("augmentation.where", "device "),
+        ("augmentation.where", "devise"),
         ("augmentation.strength", 3),
         ("augmentation.clipping.max_share", 2),
         ("model.dropout", 1),
@@ -356,3 +358,27 @@ def test_image_shape_follows_the_settings():
     overrides = {"spectrogram.n_mels": 64, "spectrogram.hop": 1000, "chunks.length_s": 3}
     config = configs.load("paper", overrides)
     assert (config.image_shape, config.step_samples) == ((64, 96, 3), 64_000)
+
+
+# ---- augmentation
+
+
+def test_a_background_needs_a_folder():
+    with pytest.raises(ConfigError, match=r"augmentation\.background\.dir") as caught:
+        configs.load("sample", {"augmentation.background.probability": 0.5})
+    assert "\n" not in str(caught.value)
+    found = configs.load(
+        "sample", {"augmentation.background.probability": 0.5, "augmentation.background.dir": "sounds"}
+    )
+    assert found.augmentation.background.dir == Path("sounds")
+
+
+@pytest.mark.parametrize(
+    "values", [{"time_shift.probability": 0.5}, {"background.probability": 0.5, "background.dir": "sounds"}]
+)
+def test_the_host_has_no_more_than_the_six(values):
+    values = {f"augmentation.{key}": value for key, value in values.items()}
+    with pytest.raises(ConfigError, match=r"augmentation\.where=host has no (time_shift|background)"):
+        configs.load("paper", {"augmentation.where": "host"} | values)
+    configs.load("paper", {"augmentation.where": "off"} | values)
+    configs.load("paper", values)

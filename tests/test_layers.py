@@ -1,4 +1,4 @@
-"""The image on the device against librosa, and the cut-out against boxes worked out by hand; under any backend."""
+"""The image on the device against librosa, and the augmentation as a whole; under any backend."""
 
 import keras
 import librosa
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from birdlib import config as configs
-from birdlib import layers
-from birdlib.settings import CutOut as CutOutSettings
+from birdlib import draws, layers
 from tests.conftest import RATE_HZ, noise, tone
 
 CONFIG = configs.load("paper")
@@ -162,101 +161,6 @@ def test_image_layer_has_nothing_to_learn():
     assert layer.trainable_weights == []
 
 
-# --- the cut-out ---------------------------------------------------------------------------------------------------
-
-TWO_BOXES = CutOutSettings(probability=0.5, count=2, max_share=0.5)
-WHITE = np.full((1, 8, 10, 3), 200, np.float32)
-
-
-def cut(images, chance, settings=TWO_BOXES, strength=1.0, training=True):
-    layer = layers.CutOut(settings, strength)
-    chance = np.asarray(chance, np.float32)
-    return keras.ops.convert_to_numpy(layer(np.asarray(images, np.float32), chance, training=training))
-
-
-def test_cut_out_takes_one_number_and_four_a_box():
-    assert layers.CutOut.numbers(TWO_BOXES) == 9
-    assert layers.CutOut.numbers(CutOutSettings(count=1)) == 5
-
-
-def test_cut_out_blanks_the_boxes_that_the_numbers_say():
-    # Heights 1.0 and 0.5 of half of 8 rows: 4 and 2 rows. Widths 0.4 and 0.8 of half of 10 columns: 2 and 4 columns.
-    # Places: row 0.5 of the 4 left over = 2; row 1.0 of the 6 = 6. Column 0 of the 8 = 0; column 0.5 of the 6 = 3.
-    chance = [[0.1, 1.0, 0.5, 0.4, 0.0, 0.5, 1.0, 0.8, 0.5]]
-    expected = WHITE.copy()
-    expected[0, 2:6, 0:2] = 0
-    expected[0, 6:8, 3:7] = 0
-    np.testing.assert_array_equal(cut(WHITE, chance), expected)
-
-
-def test_cut_out_of_half_strength_cuts_half_as_high_and_wide():
-    # 4 and 5 become 2 rows and, of 10 columns, 2.5: centred on 3.75 + 1.25, it holds the middles of columns 4 and 5.
-    chance = [[0.1, 1.0, 0.0, 1.0, 0.5, 0.0, 0.0, 0.0, 0.0]]
-    expected = WHITE.copy()
-    expected[0, 0:2, 4:6] = 0
-    np.testing.assert_array_equal(cut(WHITE, chance, strength=0.5), expected)
-
-
-def test_cut_out_never_cuts_more_than_the_image():
-    chance = [[0.0, 1.0, 0.7, 1.0, 0.3, 0.0, 0.0, 0.0, 0.0]]
-    settings = CutOutSettings(count=2, max_share=0.8)
-    assert (cut(WHITE, chance, settings, strength=2.0) == 0).all()
-
-
-def test_cut_out_of_no_strength_cuts_nothing():
-    chance = np.random.default_rng(0).random((1, 9), np.float32) * [0.0, *[1.0] * 8]
-    np.testing.assert_array_equal(cut(WHITE, chance, strength=0.0), WHITE)
-
-
-def test_cut_out_does_nothing_at_inference():
-    chance = np.zeros((1, 9))
-    chance[:, 1:] = 0.9
-    np.testing.assert_array_equal(cut(WHITE, chance, training=False), WHITE)
-    assert (cut(WHITE, chance) == 0).any()
-    layer = layers.CutOut(TWO_BOXES, 1.0)
-    np.testing.assert_array_equal(
-        keras.ops.convert_to_numpy(layer(WHITE, chance.astype(np.float32))), WHITE
-    )  # not told: not training
-
-
-@pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
-def test_cut_out_cuts_as_often_as_its_probability(probability):
-    settings = CutOutSettings(probability=probability, count=1, max_share=1.0)
-    chance = np.random.default_rng(5).random((2000, 5), np.float32)
-    chance[:, [1, 3]] = 1.0  # boxes of the whole image
-    cut_away = (cut(np.ones((2000, 3, 4, 3)), chance, settings) == 0).all(axis=(1, 2, 3))
-    np.testing.assert_array_equal(cut_away, chance[:, 0] < probability)
-    assert cut_away.mean() == pytest.approx(probability, abs=0.035)  # three standard errors
-
-
-def test_cut_out_of_a_sample_depends_on_its_own_numbers_alone():
-    rng = np.random.default_rng(1)
-    batch, chance = rng.uniform(1, 255, (6, 8, 10, 3)), rng.random((6, 9), np.float32)
-    chance[:, 0] = [0.1, 0.9, 0.2, 0.3, 0.7, 0.4]
-    together = cut(batch, chance)
-    for one in range(6):
-        np.testing.assert_array_equal(cut(batch[one : one + 1], chance[one : one + 1])[0], together[one])
-    assert len({(image == 0).all(axis=-1).tobytes() for image in together[[0, 2, 3, 5]]}) == 4  # each its own boxes
-
-
-@pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")
-def test_cut_out_is_in_a_compiled_model_what_it_is_alone():
-    chance = np.random.default_rng(2).random((4, 9), np.float32)
-    chance[:, 0] = 0
-    batch = np.repeat(WHITE, 4, axis=0)
-    images_in, chance_in = keras.Input((8, 10, 3)), keras.Input((9,))
-    model = keras.Model([images_in, chance_in], layers.CutOut(TWO_BOXES, 1.0)(images_in, chance_in))
-    model.compile(jit_compile=keras.config.backend() == "jax", loss="mse")
-    np.testing.assert_array_equal(model.predict([batch, chance], verbose=0), batch)
-    assert model.output.shape == (None, 8, 10, 3)
-    # evaluate runs as at inference, train_on_batch as in training: the loss against the untouched images says so.
-    assert model.test_on_batch([batch, chance], batch) == 0
-    model.reset_metrics()  # Keras 3.13 would average over both
-    cut_share = (cut(batch, chance) == 0).mean()
-    assert 0 < cut_share < 1
-    assert float(np.mean(model.train_on_batch([batch, chance], batch))) == pytest.approx(cut_share * 200**2, rel=1e-5)
-
-
 def test_image_is_in_a_compiled_model_what_it_is_alone():
     chunks = [int16(SOUNDS[name]) for name in ("chirp", "quiet")]
     audio = keras.Input((160_000,), dtype="int16")
@@ -266,28 +170,157 @@ def test_image_is_in_a_compiled_model_what_it_is_alone():
         np.testing.assert_allclose(image[..., 0], librosa_image(chunk), rtol=0, atol=0.1 * PER_DB)
 
 
+# --- the augmentation as a whole -----------------------------------------------------------------------------------
+
+POOL = np.stack([int16(noise(5, seed, 0.1)) for seed in (7, 8)])
+EVERYTHING = {
+    "time_shift": {"probability": 0.5},
+    "background": {"probability": 0.5, "dir": "anywhere"},
+    "mixup": {"probability": 0.5},
+}
+BATCH = np.stack([int16(SOUNDS[name]) for name in ("noise", "chirp", "quiet", "burst", "tone", "quiet tone")])
+
+
+def everything(**augmentation):
+    return configs.load("paper", {"augmentation": EVERYTHING | augmentation})
+
+
+def chance(rows=6, config=CONFIG, seed=0):
+    """Numbers of a batch in which nothing is mixed."""
+    numbers = np.random.default_rng(seed).random((rows, draws.count(config)), np.float32)
+    numbers[:, draws.places(config)["mixup"]] = 0
+    return numbers
+
+
+def augmented(audio, numbers, config=CONFIG, training=True):
+    layer = layers.Images(config, POOL)
+    return keras.ops.convert_to_numpy(layer(audio, numbers, training=training))
+
+
+def close(found, expected):
+    """The same but for rounding, which noise near the floor of an image makes most of."""
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.05 * PER_DB)
+
+
+def test_at_inference_the_images_are_those_of_the_image_layer_bit_for_bit():
+    for config in (CONFIG, everything()):
+        expected = images(BATCH, config)
+        np.testing.assert_array_equal(augmented(BATCH, chance(), config, training=False), expected)
+        np.testing.assert_array_equal(augmented(BATCH, chance(), config, training=None), expected)
+
+
+@pytest.mark.parametrize("overrides", [{"strength": 0}, {name: {"probability": 0} for name in draws.numbers(CONFIG)}])
+def test_no_strength_or_no_probability_changes_nothing(overrides):
+    config = everything(**overrides)
+    numbers = chance()
+    numbers[:, draws.places(CONFIG)["mixup"]] = 0.5
+    np.testing.assert_array_equal(augmented(BATCH, numbers, config), images(BATCH))
+
+
+def test_a_sample_for_which_nothing_is_drawn_is_as_it_was():
+    numbers = chance()
+    for where in draws.places(CONFIG).values():
+        numbers[:, where.start] = 1.0  # under no probability
+    numbers[:, draws.places(CONFIG)["mixup"]] = 0
+    close(augmented(BATCH, numbers, everything()), images(BATCH))
+
+
+@pytest.mark.parametrize("where", ["host", "off"])
+def test_elsewhere_than_on_the_device_only_the_image_is_cut(where):
+    config = configs.load("paper", {"augmentation.where": where, "augmentation.cut_out.probability": 1})
+    found = augmented(BATCH, chance(), config)
+    cut = found == 0
+    assert 0.01 < cut.mean() < 0.5
+    np.testing.assert_array_equal(found[~cut], images(BATCH)[~cut])
+
+
+def test_training_images_are_images():
+    found = augmented(BATCH, chance(), everything())
+    assert found.shape == (6, 128, 320, 3)
+    assert found.dtype == np.float32
+    assert np.isfinite(found).all()
+    assert found.min() >= 0
+    np.testing.assert_allclose(found.max(axis=(1, 2, 3)), 255, atol=0.01)
+    np.testing.assert_array_equal(found[..., 0], found[..., 2])
+    assert (np.abs(found - images(BATCH)).mean(axis=(1, 2, 3)) > 1).sum() >= 5
+
+
+def test_silence_stays_silence():
+    for seed in range(3):
+        assert (augmented(np.zeros_like(BATCH), chance(seed=seed), everything()) == 0).all()
+
+
+def test_a_sample_is_the_same_alone_and_in_any_batch():
+    together = augmented(BATCH, chance(), everything())
+    close(augmented(BATCH[::-1], chance()[::-1], everything())[::-1], together)
+    for row in range(len(BATCH)):
+        close(augmented(BATCH[row : row + 1], chance()[row : row + 1], everything())[0], together[row])
+
+
+def test_the_same_numbers_give_the_same_images_and_others_others():
+    same = np.repeat(BATCH[:1], 12, axis=0)
+    found = augmented(same, chance(12), everything())
+    np.testing.assert_array_equal(augmented(same, chance(12), everything()), found)
+    assert len(np.unique(found, axis=0)) == 12
+    other = augmented(same, chance(12, seed=1), everything())
+    assert (np.abs(found - other).mean(axis=(1, 2, 3)) > 1).all()
+
+
+@pytest.mark.usefixtures("half_precision")
+def test_augmented_images_are_the_same_under_mixed_precision():
+    under = augmented(BATCH, chance(), everything())
+    assert under.dtype == np.float32
+    keras.config.set_dtype_policy("float32")
+    close(under, augmented(BATCH, chance(), everything()))
+
+
+def compiled(config):
+    """The images as a model trained in one compiled step; `fit` would mix them with its own loss, so it is asked."""
+    audio = keras.Input((config.chunk_samples,), dtype="int16", name="audio")
+    numbers = keras.Input((draws.count(config),), dtype="float32", name="chance")
+    model = keras.Model({"audio": audio, "chance": numbers}, layers.Images(config, POOL)(audio, numbers))
+    model.compile(jit_compile=keras.config.backend() == "jax", loss="mse")
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")
+def test_compiled_the_images_are_those_of_one_call():
+    config, numbers = everything(), chance()
+    where = draws.places(config)["mixup"]
+    numbers[:2, where] = [[1, 0.3], [3, 0.5]]
+    inputs = {"audio": BATCH, "chance": numbers}
+    model = compiled(config)
+    assert model.output.shape == (None, 128, 320, 3)
+    assert keras.backend.standardize_dtype(model.output.dtype) == "float32"
+    expected = augmented(BATCH, numbers, config)
+    assert float(np.mean(model.train_on_batch(inputs, expected))) < (0.02 * PER_DB) ** 2
+    assert float(np.mean(model.train_on_batch(inputs, images(BATCH)))) > 1
+    model.reset_metrics()
+    # evaluate runs as at inference.
+    assert float(np.mean(model.test_on_batch(inputs, images(BATCH)))) < (0.02 * PER_DB) ** 2
+    # Another size of batch, as the last one of an epoch has.
+    model.reset_metrics()
+    small = {"audio": BATCH[4:], "chance": numbers[4:]}
+    assert float(np.mean(model.train_on_batch(small, expected[4:]))) < (0.02 * PER_DB) ** 2
+
+
+def test_nothing_of_the_augmentation_is_trained():
+    layer = layers.Images(everything(), POOL)
+    layer(BATCH, chance(), training=True)
+    assert layer.trainable_weights == []
+
+
 # --- previews --------------------------------------------------------------------------------------------------------
 
 
 def test_a_batch_is_shown_as_the_network_gets_it():
-    cut = CONFIG.augmentation.cut_out
-    never = np.ones((2, layers.CutOut.numbers(cut)), np.float32)  # 1 is not under any probability
+    never = np.ones((2, draws.count(CONFIG)), np.float32)  # 1 is not under any probability
     audio = np.stack([int16(SOUNDS["tone"]), int16(SOUNDS["chirp"])])
     shown = layers.as_trained({"audio": audio, "chance": never}, CONFIG)
     assert shown.shape == (2, 128, 320, 3)
     np.testing.assert_allclose(shown[1, ..., 0], librosa_image(audio[1]), atol=0.1 * PER_DB)
-    always = np.array([[0, 1, 0, 1, 0, 1, 1, 1, 1]] * 2, np.float32)
+    always = never.copy()
+    always[:, draws.places(CONFIG)["cut_out"]] = [0, 1, 0, 1, 0, 1, 1, 1, 1]
     cut_out = layers.as_trained({"audio": audio, "chance": always}, CONFIG)
     assert (cut_out[:, :38, :96] == 0).all()  # 0.3 of 128 bands and of 320 frames, from the first on
     np.testing.assert_array_equal(cut_out[:, 45:80, 100:200], shown[:, 45:80, 100:200])
-
-
-def test_the_cut_outs_preview_grows_with_the_strength():
-    image = np.full((128, 320, 3), 200, np.float32)
-    shown = layers.cut_out_preview(image, CONFIG, {"weak": 0.25, "strong": 1.0})
-    assert list(shown) == ["before", "weak: 2 boxes, 8% of each side", "strong: 2 boxes, 30% of each side"]
-    before, weak, strong = ((each == 0).mean() for each in shown.values())
-    assert before == 0
-    # Two boxes, which may overlap: between one box's and two boxes' share of the image.
-    assert 0.075**2 * 0.9 <= weak <= 2 * 0.075**2 * 1.1
-    assert 0.3**2 * 0.9 <= strong <= 2 * 0.3**2 * 1.1

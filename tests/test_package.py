@@ -18,12 +18,16 @@ BACKENDS = ("keras", "tensorflow", "jax", "torch")
 LINES = 360
 
 # The rooms from top to bottom: a module imports only from those after it.
-WITH_KERAS = ("cli", "series", "testing", "soundscapes", "training", "callbacks", "models", "batches", "layers")
+WITH_KERAS = (
+    *("cli", "series", "testing", "soundscapes", "training", "callbacks", "features", "models", "batches"),
+    *("layers", "layers_wave", "layers_mel", "layers_image"),
+)
 WITHOUT_KERAS = (
-    *("classifier", "baseline", "examples", "evaluation", "paper", "augment", "sources", "splits", "dealing", "chunks"),
-    *("spectrogram", "sample", "songs", "ogg", "overview", "metadata", "audio", "parallel", "players", "plots"),
-    *("plots_results", "plots_training", "plots_chunks", "plots_sound", "plots_data", "plots_style"),
-    *("runs", "stages", "writing", "config", "settings", "chance"),
+    *("classifier", "baseline", "examples", "evaluation", "paper", "draws", "augment", "backgrounds", "sources"),
+    *("splits", "dealing", "chunks", "spectrogram", "sample", "songs", "ogg", "overview", "metadata", "audio"),
+    *("parallel", "players", "plots", "plots_results", "plots_training", "plots_chunks", "plots_sound", "plots_data"),
+    *("plots_style", "runs", "stages", "writing"),
+    *("config", "settings", "settings_augmentation", "settings_section", "chance"),
 )
 ORDER = WITH_KERAS + WITHOUT_KERAS
 # What is imported against the order, within the one function that loads it.

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import log_loss
 
-from birdlib import batches, callbacks, models, runs, spectrogram, splits, stages, training
+from birdlib import batches, callbacks, draws, models, runs, spectrogram, splits, stages, training
 from birdlib import config as configs
 from birdlib.audio import AudioError
 from birdlib.sources import LazySource
@@ -405,13 +405,13 @@ def test_training_data_goes_through_the_image_layers(config, fold):
     whole = training.joined(model, config)
     assert {key: (each.shape, each.dtype) for key, each in whole.input.items()} == {
         "audio": ((None, 32_000), "int16"),
-        "chance": ((None, 1 + 4 * config.augmentation.cut_out.count), "float32"),
+        "chance": ((None, draws.count(config)), "float32"),
     }
     rows = fold.validation.iloc[:5]
     images, _ = images_and_truth(rows, fold.labels, config)
     source = LazySource(config.data.dir, config)
     audio = np.stack([source.read(*pair) for pair in zip(rows["filename"], rows["start_s"], strict=True)])
-    chance = np.zeros((5, 1 + 4 * config.augmentation.cut_out.count), np.float32)
+    chance = np.zeros((5, draws.count(config)), np.float32)
     found = whole.predict_on_batch({"audio": audio, "chance": chance})
     np.testing.assert_allclose(found, model.predict_on_batch(images), atol=1e-4)
 

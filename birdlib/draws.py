@@ -1,0 +1,87 @@
+"""What each sample draws on the host for its augmentation on the device: how many numbers, and which are whose.
+
+A training batch carries them as its input ``chance``, float32 (batch, `count`). Nearly all are uniform in 0..1, drawn
+at the sample's address; a layer turns its own into what it does. Mixup's two are ready to use, since the host, which
+mixes the labels, has drawn them already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from birdlib import chance
+
+if TYPE_CHECKING:
+    from birdlib.config import Config
+
+
+def numbers(config: Config) -> dict[str, int]:
+    """How many numbers each effect takes of a sample, in their order; the first says whether it is applied."""
+    return {
+        "high_pass": 3,  # applied, cut-off, steepness
+        "band_pass": 3,  # applied, width, steepness
+        "gaussian_noise": 4,  # applied, SNR, two halves of a seed
+        "clipping": 2,  # applied, share
+        "time_shift": 2,  # applied, how far
+        "background": 4,  # applied, which, where it begins, SNR
+        "time_stretch": 2,  # applied, rate
+        "pitch_shift": 2,  # applied, semitones
+        "cut_out": 1 + 4 * config.augmentation.cut_out.count,  # applied; of each box height, row, width, column
+        "mixup": 2,  # how many rows further on the partner is, and its share (0: not mixed)
+    }
+
+
+def count(config: Config) -> int:
+    """How many numbers a sample takes in all."""
+    return sum(numbers(config).values())
+
+
+def places(config: Config) -> dict[str, slice]:
+    """Which columns of ``chance`` are whose."""
+    ends = np.cumsum(list(numbers(config).values())).tolist()
+    return {name: slice(end - n, end) for (name, n), end in zip(numbers(config).items(), ends, strict=True)}
+
+
+def of(config: Config, epoch: int, slots: Sequence[int]) -> np.ndarray:
+    """The numbers of the samples in these slots of an epoch: float32 (slots, `count`); nothing is mixed yet."""
+    drawn = [chance.rng(config.seed, "device", epoch, slot).random(count(config), np.float32) for slot in slots]
+    drawn = np.stack(drawn)
+    drawn[:, places(config)["mixup"]] = 0
+    return drawn
+
+
+def mixed(
+    drawn: np.ndarray, targets: np.ndarray, config: Config, epoch: int, slots: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws the partners of a batch, which is that of `slots`, and mixes its labels.
+
+    Parameters
+    ----------
+    drawn : the numbers of `of`.
+    targets : one-hot float32 (batch, classes).
+
+    Returns
+    -------
+    drawn, targets : new arrays of the same shapes: with each sample's partner and its share, and with mixed labels.
+    """
+    settings, strength = config.augmentation.mixup, config.augmentation.strength
+    rows = len(targets)
+    if settings.probability * strength == 0 or rows < 2:
+        return drawn, targets
+    further, share = np.zeros((2, rows))
+    for row, slot in enumerate(slots):
+        rng = chance.rng(config.seed, "mixup", epoch, slot)
+        if rng.random() < settings.probability:
+            further[row] = rng.integers(1, rows)
+            part = rng.beta(settings.alpha, settings.alpha)
+            share[row] = min(strength * min(part, 1 - part), 0.5)
+    drawn = drawn.copy()
+    drawn[:, places(config)["mixup"]] = np.stack([further, share], axis=1)
+    partners = targets[(np.arange(rows) + further.astype(int)) % rows]
+    if settings.labels == "maximum":
+        return drawn, np.where(share[:, None] > 0, np.maximum(targets, partners), targets)
+    share = drawn[:, places(config)["mixup"]][:, 1:]  # as the device has it, in float32
+    return drawn, (1 - share) * targets + share * partners
