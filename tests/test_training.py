@@ -416,6 +416,26 @@ def test_training_data_goes_through_the_image_layers(config, fold):
     np.testing.assert_allclose(found, model.predict_on_batch(images), atol=1e-4)
 
 
+def test_everything_on_the_device_trains_and_is_not_saved(fold, tiny_data, tmp_path):
+    effects = ("time_stretch", "pitch_shift", "gaussian_noise", "high_pass", "band_pass", "clipping", "cut_out")
+    everything = {f"augmentation.{name}.probability": 0.7 for name in (*effects, "time_shift", "background", "mixup")}
+    folder = {"augmentation.background.dir": tiny_data / "train_audio" / "tinbir1", "augmentation.background.chunks": 3}
+    config = tiny(tiny_data, **everything, **folder, **{"augmentation.where": "device"})
+    model = linear(config, 4)
+    for _ in range(2):  # and the same again
+        keras.utils.set_random_seed(1)
+        model.set_weights([np.zeros(weight.shape, np.float32) for weight in model.weights])
+        history = train(model, fold, config, tmp_path / "best.keras", epochs=2)
+        assert np.isfinite(history["loss"]).all()
+        losses = history["loss"].tolist()
+        assert losses == pytest.approx(getattr(model, "losses_before", losses), rel=1e-3)
+        model.losses_before = losses
+    saved = models.load(tmp_path / "best.keras")
+    assert [weight.shape for weight in saved.weights] == [weight.shape for weight in model.weights]
+    images, _ = images_and_truth(fold.validation.iloc[:3], fold.labels, config)
+    assert saved.predict_on_batch(images).shape == (3, 4)
+
+
 # --- beside the training ---------------------------------------------------------------------------------------------
 
 
