@@ -11,6 +11,8 @@ import keras
 import pandas as pd
 from tqdm.auto import tqdm
 
+from birdlib import models
+
 if TYPE_CHECKING:
     from birdlib.settings import Phase
 
@@ -58,7 +60,7 @@ class Finite(keras.callbacks.Callback):
 
 
 class Checkpoint(keras.callbacks.ModelCheckpoint):
-    """Keeps the image classifier, not the model around it that takes audio."""
+    """Keeps the image classifier, not the model around it that takes audio, and in float32 whatever it trains in."""
 
     def __init__(self, model: keras.Model, path: Path) -> None:
         super().__init__(str(path), monitor="val_loss", save_best_only=True)
@@ -67,6 +69,11 @@ class Checkpoint(keras.callbacks.ModelCheckpoint):
     def set_model(self, model: keras.Model) -> None:
         """Keep the classifier, whatever is being fitted."""
         super().set_model(self._classifier)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Save if it is the best so far."""
+        with models.at_precision(self._classifier, "float32"):
+            super().on_epoch_end(epoch, logs)
 
 
 class Seconds(keras.callbacks.Callback):

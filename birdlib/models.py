@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -94,6 +95,20 @@ def load(path: Path) -> keras.Model:
         return keras.saving.load_model(path, compile=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{path} is not a saved classifier: {_one_line(error)}") from None
+
+
+@contextmanager
+def at_precision(model: keras.Model, policy: str) -> Iterator[None]:
+    """Within it a classifier made by `build` computes by this dtype policy; its last layer stays in float32."""
+    inside = [layer for each in model.layers for layer in (each, *getattr(each, "layers", ()))]
+    before = [(layer, layer.dtype_policy) for layer in inside if layer is not model.layers[-1]]
+    try:
+        for layer, _ in before:
+            layer.dtype_policy = policy
+        yield
+    finally:
+        for layer, old in before:
+            layer.dtype_policy = old
 
 
 def parameters(model: keras.Model) -> dict[str, int]:

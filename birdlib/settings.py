@@ -100,7 +100,11 @@ class Model(Section):
 
 
 class Phase(Section):
-    """One training phase under Adam. The epoch limit and the early-stopping patience are ours."""
+    """One training phase under Adam. The epoch limit and the early-stopping patience are ours.
+
+    ``feature_views`` (ours, phase I only): train the head on what a frozen backbone makes of so many augmented epochs,
+    computed once; 0: the backbone runs in every epoch. The views are kept in memory: 4 bytes a feature of a chunk.
+    """
 
     learning_rate: Positive = 1e-3
     batch_size: Count = 128
@@ -108,6 +112,7 @@ class Phase(Section):
     plateau_patience: Count = 2
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
     early_stopping_patience: Count = 6
+    feature_views: Annotated[int, Field(ge=0)] = 0
 
 
 class Comparison(Section):
@@ -140,13 +145,16 @@ class Compute(Section):
 
     ``workers`` are processes (0: one a core); a file that takes longer than ``file_time_limit_s`` is given up, and
     tried again with ``birdlib run --from 01``; so many chunks are predicted at once; ``jit`` "auto" has XLA compile the
-    training, but not under TensorFlow on a CPU, where it makes convolutions slower.
+    training, but not under TensorFlow on a CPU, where it makes convolutions slower. ``precision`` "auto" trains in mixed
+    precision on a GPU (bfloat16 from compute capability 8.0 on, else float16 with a scaled loss) and on a TPU, and in
+    float32 on a CPU; images and probabilities are float32 in any case, and so is what is saved.
     """
 
     workers: Annotated[int, Field(ge=0)] = 0
     file_time_limit_s: Positive = 120.0
     predict_batch_size: Count = 64
     jit: Literal["auto", "on", "off"] = "auto"
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
 
 
 class Config(Section):
@@ -180,6 +188,12 @@ class Config(Section):
             raise ValueError(
                 f"folds: there is no fold {bad[0]}; splits.folds={self.splits.folds} gives 0 to {self.splits.folds - 1}"
             )
+        if self.phase_2.feature_views:
+            raise ValueError(
+                "phase_2.feature_views: phase II trains the backbone too; only phase I can go by its features"
+            )
+        if self.phase_1.feature_views and not self.model.weights:
+            raise ValueError("phase_1.feature_views needs a frozen backbone: set model.weights, or feature_views=0")
         if len(set(self.folds)) < len(self.folds):
             raise ValueError("folds: a fold is named twice")
         if not self.spectrogram.fmin_hz < self.spectrogram.fmax_hz <= self.audio.sample_rate_hz / 2:

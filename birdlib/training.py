@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import keras
 import pandas as pd
 
-from birdlib import backgrounds, chance, chunks, classifier, draws, evaluation, models, runs, splits
+from birdlib import backgrounds, chance, chunks, classifier, device, draws, evaluation, features, models, runs, splits
 from birdlib.batches import Ahead, PlainBatches, TrainingBatches
 from birdlib.callbacks import Checkpoint, Finite, Progress, Seconds
 from birdlib.layers import Images
@@ -131,16 +131,44 @@ def train(
     TrainingError
         if the loss stops being a number.
     """
-    whole = joined(model, config)
-    whole.compile(
-        optimizer=keras.optimizers.Adam(settings.learning_rate),
-        loss="categorical_crossentropy",
-        metrics=["accuracy"],
-        jit_compile=_jit(config),
-    )
-    training = Ahead(TrainingBatches(data.train, data.labels, source, config, settings.batch_size), first_epoch)
+    shown: Any = TrainingBatches(data.train, data.labels, source, config, settings.batch_size)
     looked_at = chunks.thinned(data.validation, "filename", config.batches.validation_chunks_per_recording)
-    validation = Ahead(PlainBatches(looked_at, data.labels, source, config, config.compute.predict_batch_size))
+    judged: Any = PlainBatches(looked_at, data.labels, source, config, config.compute.predict_batch_size)
+    with models.at_precision(model, device.precision(config)):
+        whole = joined(model, config)
+        if settings.feature_views:
+            whole, shown, judged = _on_features(model, shown, judged, config, settings)
+        training, validation = Ahead(shown, first_epoch), Ahead(judged)
+        return _fit(whole, model, training, validation, config, settings, best, description, first_epoch)
+
+
+def _on_features(
+    model: keras.Model, shown: TrainingBatches, judged: PlainBatches, config: Config, settings: Phase
+) -> tuple[keras.Model, features.CachedEpochs, features.CachedEpochs]:
+    """The head, and the features to train and to validate it with."""
+    body = joined(features.body(model), config)
+    augmented, plain = (features.extractor(body, training) for training in (True, False))
+    views = features.cached(augmented, shown, range(settings.feature_views), "features to train on")
+    kept = features.cached(plain, judged, range(1), "features to validate with")
+    training = features.CachedEpochs(views, settings.batch_size, config.seed)
+    return features.head(model), training, features.CachedEpochs(kept, config.compute.predict_batch_size, None)
+
+
+def _fit(
+    whole: keras.Model,
+    model: keras.Model,
+    training: Ahead,
+    validation: Ahead,
+    config: Config,
+    settings: Phase,
+    best: Path,
+    description: str,
+    first_epoch: int,
+) -> pd.DataFrame:
+    optimizer = keras.optimizers.Adam(settings.learning_rate)
+    if device.precision(config) == "mixed_float16":  # whose small gradients would vanish
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    whole.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"], jit_compile=device.jit(config))
     seconds = Seconds()
     try:
         whole.fit(
@@ -218,7 +246,7 @@ def _compared(run: Run, name: str, own: Model) -> pd.DataFrame:
     path = run.path(f"history/phase_1_{name}.csv")
     if not (run.part(name) and path.exists()):
         fold = run.config.folds[0]
-        settings = run.config.phase_1.model_copy(update={"epochs": run.config.comparison.epochs})
+        settings = run.config.phase_1.model_copy(update={"epochs": run.config.comparison.epochs, "feature_views": 0})
         config = run.config.model_copy(update={"model": own, "phase_1": settings})
         data = fold_data(run.read_table("chunks"), run.read_table("splits"), fold, config)
         keras.utils.set_random_seed(_keras_seed(config, 1, fold))
@@ -228,15 +256,6 @@ def _compared(run: Run, name: str, own: Model) -> pd.DataFrame:
         run.write_csv(f"history/phase_1_{name}.csv", history)
         run.keep_part(name, {"epochs": len(history)})
     return pd.read_csv(path)
-
-
-def _jit(config: Config) -> bool | str:
-    choice = config.compute.jit
-    if choice != "auto":
-        return choice == "on"
-    if keras.backend.backend() != "tensorflow":  # and torch cannot list its devices
-        return "auto"
-    return False if all(device.startswith("cpu") for device in keras.distribution.list_devices()) else "auto"
 
 
 def _keras_seed(config: Config, phase: int, fold: int) -> int:

@@ -19,7 +19,7 @@ LINES = 360
 
 # The rooms from top to bottom: a module imports only from those after it.
 WITH_KERAS = (
-    *("cli", "series", "testing", "soundscapes", "training", "callbacks", "features", "models", "batches"),
+    *("cli", "series", "testing", "soundscapes", "training", "callbacks", "features", "models", "device", "batches"),
     *("layers", "layers_wave", "layers_mel", "layers_image"),
 )
 WITHOUT_KERAS = (

@@ -498,3 +498,53 @@ def test_what_the_callbacks_did_is_told(config):
     assert "in epoch 10" in told
     assert "never lowered" in told
     assert "ended early after epoch 12" in told
+
+
+# --- cached features, mixed precision --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """Settings of a backbone with weights from a file."""
+    keras.utils.set_random_seed(3)
+    body = keras.applications.MobileNet(include_top=False, input_shape=(32, 64, 3), pooling="avg", weights=None)
+    file = tmp_path_factory.mktemp("weights") / "mobilenet.weights.h5"
+    body.save_weights(file)
+    return {"model.backbone": "mobilenet", "model.weights": str(file)}, body.get_weights()
+
+
+def test_phase_1_goes_by_cached_features_and_saves_the_whole_classifier(new_run, tiny_data, pretrained):
+    settings, weights = pretrained
+    run = new_run("views", tiny(tiny_data, **settings, **{"phase_1.feature_views": 2, "phase_1.epochs": 4}))
+    result = training.phase_1(run, 0)
+    model = models.load(run.dir / "models" / "phase_1_fold_0.keras")
+    for one, other in zip(models.backbone(model).get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    history = pd.read_csv(run.dir / "history" / "phase_1_fold_0.csv")
+    assert history.columns.tolist() == COLUMNS
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+    # What the cached features said of the validation chunks is what the whole classifier says of them.
+    assert history["val_accuracy"].iloc[result["best_epoch"]] == pytest.approx(result["val_accuracy"], abs=0.06)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains_and_saves_float32(fold, tiny_data, tmp_path, policy):
+    config = tiny(tiny_data, **{"compute.precision": policy})
+    model = models.build(config, 4)
+    history = train(model, fold, config, tmp_path / "best.keras", epochs=2)
+    assert np.isfinite(history[["loss", "val_loss"]].to_numpy()).all()
+    saved = models.load(tmp_path / "best.keras")
+    for one in (model, saved):
+        kinds = {layer.compute_dtype for layer in (*one.layers, *models.backbone(one).layers)}
+        assert kinds == {"float32"}
+    assert len({layer.dtype_policy.name for layer in saved.layers}) == 1
+
+
+def test_within_mixed_precision_all_but_the_probabilities_are_mixed(config):
+    model = models.build(config, 4)
+    with models.at_precision(model, "mixed_bfloat16"):
+        kinds = [layer.compute_dtype for layer in model.layers]
+        assert kinds[-1] == "float32"
+        assert set(kinds[1:-1]) == {"bfloat16"}
+        assert model(np.zeros((2, *config.image_shape), "float32")).dtype in ("float32", keras.ops.zeros(1).dtype)
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}

@@ -1,0 +1,57 @@
+"""What the machine computes on, and what follows: the precision and the compilation that a training uses.
+
+This is the one place that asks a backend itself; all else goes through Keras.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Literal
+
+import keras
+
+if TYPE_CHECKING:
+    from birdlib.config import Config
+
+BFLOAT16_FROM = (8, 0)  # NVIDIA's compute capability: the first with fast bfloat16 (Ampere); a T4 has 7.5
+
+
+def kind() -> Literal["cpu", "gpu", "tpu"]:
+    """The sort of device that the backend runs on."""
+    if keras.backend.backend() == "torch":  # Keras cannot list torch's devices
+        return "gpu" if _backend().cuda.is_available() else "cpu"
+    found = {device.partition(":")[0] for device in keras.distribution.list_devices()}
+    return "tpu" if "tpu" in found else "gpu" if found & {"gpu", "cuda"} else "cpu"
+
+
+def precision(config: Config) -> str:
+    """The name of the dtype policy to train with."""
+    if config.compute.precision != "auto":
+        return config.compute.precision
+    where = kind()
+    if where == "gpu":
+        return "mixed_bfloat16" if _capability() >= BFLOAT16_FROM else "mixed_float16"
+    return "float32" if where == "cpu" else "mixed_bfloat16"
+
+
+def jit(config: Config) -> bool | str:
+    """Whether ``compile`` is to compile: what Keras' ``jit_compile`` takes."""
+    choice = config.compute.jit
+    if choice != "auto":
+        return choice == "on"
+    return False if keras.backend.backend() == "tensorflow" and kind() == "cpu" else "auto"
+
+
+def _backend():
+    return importlib.import_module(keras.backend.backend())
+
+
+def _capability() -> tuple[int, int]:
+    """The first GPU's compute capability."""
+    backend = _backend()
+    if backend.__name__ == "torch":
+        return tuple(backend.cuda.get_device_capability())
+    if backend.__name__ == "jax":
+        return tuple(int(part) for part in backend.devices()[0].compute_capability.split("."))
+    details = backend.config.experimental.get_device_details(backend.config.list_physical_devices("GPU")[0])
+    return tuple(details.get("compute_capability", (0, 0)))

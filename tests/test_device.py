@@ -1,0 +1,52 @@
+"""What follows from the device that there is, or is pretended to be."""
+
+import keras
+import pytest
+
+from birdlib import config as configs
+from birdlib import device
+
+PAPER = configs.load("paper")
+
+
+def test_a_machine_without_a_gpu_trains_in_float32():
+    if device.kind() != "cpu":
+        pytest.skip("there is a GPU here")
+    assert device.precision(PAPER) == "float32"
+    assert device.jit(PAPER) == (False if keras.backend.backend() == "tensorflow" else "auto")
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability", "policy"),
+    [
+        ("gpu", (7, 5), "mixed_float16"),  # Kaggle's T4
+        ("gpu", (8, 0), "mixed_bfloat16"),
+        ("gpu", (9, 0), "mixed_bfloat16"),
+        ("tpu", None, "mixed_bfloat16"),
+        ("cpu", None, "float32"),
+    ],
+)
+def test_precision_by_device(monkeypatch, kind, capability, policy):
+    monkeypatch.setattr(device, "kind", lambda: kind)
+    monkeypatch.setattr(device, "_capability", lambda: capability)
+    assert device.precision(PAPER) == policy
+
+
+def test_what_is_set_is_done(monkeypatch):
+    monkeypatch.setattr(device, "kind", lambda: "gpu")
+    assert device.precision(configs.load("paper", {"compute.precision": "float32"})) == "float32"
+    assert device.jit(configs.load("paper", {"compute.jit": "on"})) is True
+    assert device.jit(configs.load("paper", {"compute.jit": "off"})) is False
+    assert device.jit(PAPER) == "auto"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"phase_2.feature_views": 2}, "only phase I can go by its features"),
+        ({"phase_1.feature_views": 2, "model.weights": None}, "needs a frozen backbone"),
+    ],
+)
+def test_features_are_of_a_frozen_backbone(settings, words):
+    with pytest.raises(configs.ConfigError, match=words):
+        configs.load("paper", settings)
