@@ -22,7 +22,7 @@ from birdlib.layers import CutOut
 
 if TYPE_CHECKING:
     from birdlib.config import Config
-    from birdlib.sources import LazySource
+    from birdlib.sources import Source
 
 Batch = tuple[dict[str, np.ndarray], np.ndarray]
 
@@ -83,7 +83,7 @@ class TrainingBatches(keras.utils.PyDataset):
         self,
         chunks: pd.DataFrame,
         labels: list[str],
-        source: LazySource,
+        source: Source,
         config: Config,
         batch_size: int,
         epoch: int = 0,
@@ -126,7 +126,7 @@ class PlainBatches(keras.utils.PyDataset):
     """Chunks as they are and in order, for validation: batches like those of `TrainingBatches`, nothing augmented."""
 
     def __init__(
-        self, chunks: pd.DataFrame, labels: list[str], source: LazySource, config: Config, batch_size: int
+        self, chunks: pd.DataFrame, labels: list[str], source: Source, config: Config, batch_size: int
     ) -> None:
         super().__init__()
         self.chunks, self.source, self.batch_size, self.labels = chunks, source, batch_size, labels

@@ -21,6 +21,7 @@ LINES = 360
 WITH_KERAS = ("cli", "series", "testing", "soundscapes", "training", "callbacks", "models", "batches", "layers")
 WITHOUT_KERAS = (
     *("classifier", "baseline", "evaluation", "paper", "examples", "augment", "sources", "splits", "dealing", "chunks"),
+    *("ration", "store", "pcm"),
     *("spectrogram", "sample", "songs", "ogg", "overview", "metadata", "audio", "parallel", "players", "plots"),
     *("plots_results", "plots_training", "plots_chunks", "plots_sound", "plots_data", "plots_style"),
     *("runs", "stages", "writing", "config", "settings", "chance"),
