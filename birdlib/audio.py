@@ -18,8 +18,6 @@ BLOCK_S = 10.0
 MAX_HEADER_FRAMES = 2**48  # a truncated Ogg says 2**63 - 1; no recording has 2**48 frames
 # A Vorbis seek into the last page of an Ogg is off by what was trimmed from its end; pages are shorter than this.
 LAST_PAGE_S = 3.0
-# A frame of MP3 borrows bits from those before it: so much earlier the decoder begins, to have them.
-MP3_FRAMES, MP3_FRAME = 10, 1152
 MARGIN_S = 0.05  # longer than half the resampler's filter at any rate in use
 
 
@@ -122,9 +120,9 @@ def _stretch(file: soundfile.SoundFile, start: int, frames: int) -> np.ndarray:
     if start >= file.frames:
         return np.zeros(0, np.float32)
     last_page = file.frames - int(LAST_PAGE_S * file.samplerate) if file.format == "OGG" else start
-    before = max(0, min(start, last_page) - (MP3_FRAMES * MP3_FRAME if file.format == "MP3" else 0))
+    before = max(0, min(start, last_page))
     file.seek(before)
-    file.read(start - before, dtype="float32")
+    file.read(start - before)
     return _mono(file.read(frames, dtype="float32", always_2d=True))
 
 
