@@ -20,7 +20,19 @@ LINES = 360
 # The rooms from top to bottom: a module imports only from those after it.
 WITH_KERAS = ("cli", "series", "testing", "soundscapes", "training", "callbacks", "models", "batches", "layers")
 WITHOUT_KERAS = (
-    *("classifier", "baseline", "evaluation", "paper", "examples", "augment", "sources", "splits", "dealing", "chunks"),
+    *(
+        "classifier",
+        "epochs",
+        "baseline",
+        "evaluation",
+        "paper",
+        "examples",
+        "augment",
+        "sources",
+        "splits",
+        "dealing",
+        "chunks",
+    ),
     *("ration", "store", "pcm"),
     *("spectrogram", "sample", "songs", "ogg", "overview", "metadata", "audio", "parallel", "players", "plots"),
     *("plots_results", "plots_training", "plots_chunks", "plots_sound", "plots_data", "plots_style"),
