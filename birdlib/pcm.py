@@ -79,7 +79,7 @@ def merged(starts: Iterable[int], length: int, samples: int) -> Ranges:
     return tuple((start, end - start) for start, end in ranges)
 
 
-def opened(path: Path, noted: Noted | None = None) -> tuple[mmap.mmap, Noted]:
+def opened(path: str | Path, noted: Noted | None = None) -> tuple[mmap.mmap, Noted]:
     """A file mapped into memory, and its footer: ``noted``, if that is of the same file.
 
     Raises

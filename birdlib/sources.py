@@ -104,8 +104,9 @@ def fill(store: Store, table: pd.DataFrame, lengths: pd.Series, data_dir: Path, 
     with store.locked() as mine:
         if not mine:
             return
-        for name in set(store.names()) - wanted.keys():
-            store.remove(name)
+        if any(starts is not None for starts in wanted.values()):  # room is short: what is another run's has to go
+            for name in set(store.names()) - wanted.keys():
+                store.remove(name)
         errors, missing = [], []
         for name, starts in wanted.items():
             held = store.held(name)

@@ -79,6 +79,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder, self.full = Path(folder), False
         self._noted: dict[str, pcm.Noted] = {}
+        self._paths: dict[str, str] = {}  # making a path takes longer than opening a file
 
     def __reduce__(self):
         return Store, (self.folder,)
@@ -155,13 +156,18 @@ class Store:
     def budget(self, limit_gb: float) -> int:
         """How many bytes it may take: `limit_gb`, but no more than `FREE_SHARE` of what the disk has for it.
 
-        The answer is noted, so that it stays the same while the store and the disk fill up; `forget_budget` drops it.
+        The answer is noted, so that it stays the same while the store and the disk fill up; it changes with
+        `limit_gb`, when the disk has got much more room, and after `forget_budget`.
         """
         note = self.folder / "store.json"
-        if (noted := read_json(note)).get("limit_gb") != limit_gb:
-            room = self.bytes_used() + FREE_SHARE * shutil.disk_usage(self.folder).free
-            noted = {"limit_gb": limit_gb, "bytes": int(min(limit_gb * 1e9, room))}
-            write_json(note, noted)
+        noted = read_json(note)
+        room = self.bytes_used() + FREE_SHARE * shutil.disk_usage(self.folder).free
+        now = int(min(limit_gb * 1e9, room))
+        # A disk that the store fills to its share makes `room` up to a fifth larger.
+        if noted.get("limit_gb") != limit_gb or now > 1.25 * noted["bytes"]:
+            noted = {"limit_gb": limit_gb, "bytes": now}
+            with contextlib.suppress(OSError):
+                write_json(note, noted)
         return noted["bytes"]
 
     def forget_budget(self) -> None:
@@ -193,8 +199,9 @@ class Store:
         return pcm.Writer(self.path(filename), self.folder / _ASIDE, ranges)
 
     def _opened(self, filename: str) -> tuple[mmap.mmap, pcm.Noted] | None:
+        path = self._paths.get(filename) or self._paths.setdefault(filename, str(self.path(filename)))
         try:
-            whole, noted = pcm.opened(self.path(filename), self._noted.get(filename))
+            whole, noted = pcm.opened(path, self._noted.get(filename))
         except (FileNotFoundError, NotADirectoryError):
             return None
         self._noted[filename] = noted

@@ -358,9 +358,22 @@ def test_the_disk_sets_a_limit_too(start, data, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
     held = store.open_store(data[0], start().config)
     assert held.budget(50.0) == 800_000
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=500_000))  # it has been filled since
+    assert held.budget(50.0) == 800_000
+    assert held.budget(0.0003) == 300_000
+    assert held.budget(50.0) == 400_000
+    held.forget_budget()
     monkeypatch.undo()
-    assert held.budget(50.0) == 800_000  # what it was begun with, until another is set
-    assert held.budget(1e-3) == 1_000_000
+    assert held.budget(0.001) == 1_000_000
+    assert held.budget(0.002) == 2_000_000
+
+
+def test_a_run_on_some_of_the_recordings_leaves_the_others(start, data, undisturbed, tmp_path):
+    chunks.indexed(start(), data[1])
+    some = start("some")
+    chunks.indexed(some, data[1][:2])
+    sources.open_source(some)
+    assert content(tmp_path / "store") == undisturbed
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no limit to set")
