@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run pictures test test-all test-jax lint format notebooks drift
+.PHONY: help run pictures test test-all test-jax lint format notebooks drift bench
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,3 +50,7 @@ notebooks: $(VENV)/.dev ## derive the .ipynb files from their .py sources
 drift: notebooks ## fail if an .ipynb is not what its source gives
 	@git status --porcelain -- 'notebooks/*.ipynb'
 	@test -z "$$(git status --porcelain -- 'notebooks/*.ipynb')"
+
+bench: $(VENV)/.dev ## run a benchmark of benchmarks/ (make bench ONLY=input)
+	$(if $(ONLY),,$(error name one: make bench ONLY=input))
+	$(BIN)/python benchmarks/$(ONLY).py $(ARGS)

@@ -169,6 +169,11 @@ class Chain:
         self._names, self._last = list(arguments), []
         self._compose = _compose(arguments) if arguments else None
 
+    @property
+    def on(self) -> bool:
+        """Whether it changes anything."""
+        return self._compose is not None
+
     def __call__(self, samples: np.ndarray, seeds: list[int]) -> np.ndarray:
         """`samples` (float32 (n,), -1..1) augmented, float32 (n,); the same `seeds` give the same result."""
         if self._compose is None:

@@ -14,11 +14,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from birdlib import spectrogram
+from birdlib import sources, spectrogram
 from birdlib.audio import AudioError
 from birdlib.chunks import thinned
 from birdlib.parallel import Failure, map_files
-from birdlib.sources import LazySource
 
 if TYPE_CHECKING:
     from birdlib.config import Config
@@ -32,7 +31,7 @@ def features(chunks: pd.DataFrame, data_dir: Path, config: Config) -> np.ndarray
     birdlib.audio.AudioError
         if a recording that gave chunks before cannot be read now.
     """
-    source = LazySource(data_dir, config)
+    source = sources.by_settings(data_dir, config)
     starts_s = chunks["start_s"].to_numpy()
     places = chunks.reset_index(drop=True).groupby("filename").indices
     result = np.zeros((len(chunks), 2 * config.spectrogram.n_mels))

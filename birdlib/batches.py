@@ -1,8 +1,7 @@
-"""Batches: which chunk when, as `keras.utils.PyDataset`s.
+"""Batches: the chunks that `birdlib.epochs` chooses, as `keras.utils.PyDataset`s.
 
-A training epoch holds ``threshold`` chunks of every class. The recordings of a class take turns, and the chunks of a
-recording take turns, before any comes again; turns go on over the epochs. All of it is computed from (seed, epoch), so
-that batch i of epoch e is the same in any order, in any thread, and in a run that goes on after a stop.
+All of it is computed from (seed, epoch), so that batch i of epoch e is the same in any order, in any thread, and in a
+run that goes on after a stop. A batch's audio is laid out once, and each chunk copied to its place in it.
 """
 
 from __future__ import annotations
@@ -18,50 +17,13 @@ import pandas as pd
 
 from birdlib import audio, chance, draws
 from birdlib.augment import Chain
+from birdlib.epochs import BalancedPlan
 
 if TYPE_CHECKING:
     from birdlib.config import Config
-    from birdlib.sources import LazySource
+    from birdlib.sources import Source
 
 Batch = tuple[dict[str, np.ndarray], np.ndarray]
-
-
-class BalancedPlan:
-    """Which rows of a chunk table an epoch uses, and in which order.
-
-    Parameters
-    ----------
-    chunks : the chunks to train on, with columns filename and primary_label; every label has at least one.
-    labels : the class order.
-    """
-
-    def __init__(self, chunks: pd.DataFrame, labels: list[str], threshold: int, seed: int) -> None:
-        self.labels, self.threshold, self.seed = labels, threshold, seed
-        rows = pd.Series(np.arange(len(chunks)), index=[chunks["primary_label"], chunks["filename"]])
-        self._rows: dict[str, dict[str, np.ndarray]] = {label: {} for label in labels}
-        for (label, filename), group in rows.groupby(level=[0, 1], sort=True):
-            self._rows[label][filename] = group.to_numpy()
-        if empty := [label for label in labels if not self._rows[label]]:
-            raise ValueError(f"no chunk to train on for {', '.join(empty)}")
-
-    def epoch(self, epoch: int) -> np.ndarray:
-        """Row positions of one epoch, int64 (threshold * classes,), shuffled."""
-        rows = np.concatenate([self._of_class(label, epoch) for label in self.labels])
-        return chance.rng(self.seed, "order", epoch).permutation(rows)
-
-    def _of_class(self, label: str, epoch: int) -> np.ndarray:
-        recordings = list(self._rows[label].items())
-        turns = np.arange(epoch * self.threshold, (epoch + 1) * self.threshold)
-        rounds, places = np.divmod(turns, len(recordings))
-        chosen = np.empty(self.threshold, np.int64)
-        for round_ in np.unique(rounds):
-            order = chance.rng(self.seed, "recordings", label, round_).permutation(len(recordings))
-            for at in np.flatnonzero(rounds == round_):
-                filename, rows = recordings[order[places[at]]]
-                # Each round uses a recording once, so the round counts the uses of this recording's chunks.
-                cycle, place = divmod(int(round_), len(rows))
-                chosen[at] = rows[chance.rng(self.seed, "chunks", filename, cycle).permutation(len(rows))[place]]
-        return chosen
 
 
 class TrainingBatches(keras.utils.PyDataset):
@@ -82,13 +44,17 @@ class TrainingBatches(keras.utils.PyDataset):
         self,
         chunks: pd.DataFrame,
         labels: list[str],
-        source: LazySource,
+        source: Source,
         config: Config,
         batch_size: int,
         epoch: int = 0,
     ) -> None:
         super().__init__()
-        self.chunks, self.source, self.batch_size, self.seed = chunks, source, batch_size, config.seed
+        self.source, self.batch_size, self.seed = source, batch_size, config.seed
+        self.places, self.chunk_samples = (
+            list(zip(chunks["filename"], chunks["start_s"], strict=True)),
+            config.chunk_samples,
+        )
         self.plan = BalancedPlan(chunks, labels, config.batches.threshold, config.seed)
         self.chain = Chain(config)
         self.config = config
@@ -109,14 +75,17 @@ class TrainingBatches(keras.utils.PyDataset):
         """Batch `index` of `epoch`."""
         rows = self._rows(epoch)
         slots = range(index * self.batch_size, min((index + 1) * self.batch_size, len(rows)))
-        samples = np.stack([self._sample(rows[slot], epoch, slot) for slot in slots])
+        samples = np.empty((len(slots), self.chunk_samples), np.int16)
+        for place, slot in enumerate(slots):
+            samples[place] = self._audio(rows[slot], epoch, slot)
         targets = np.eye(len(self.plan.labels), dtype=np.float32)[self.classes[rows[slots]]]
         numbers, targets = draws.mixed(draws.of(self.config, epoch, slots), targets, self.config, epoch, slots)
         return {"audio": samples, "chance": numbers}, targets
 
-    def _sample(self, row: int, epoch: int, slot: int) -> np.ndarray:
-        chunk = self.chunks.iloc[row]
-        samples = self.source.read(chunk["filename"], chunk["start_s"])
+    def _audio(self, row: int, epoch: int, slot: int) -> np.ndarray:
+        samples = self.source.read(*self.places[row])
+        if not self.chain.on:
+            return samples
         return audio.to_int16(self.chain(audio.to_float(samples), chance.seeds(self.seed, "augment", epoch, slot)))
 
 
@@ -124,11 +93,11 @@ class PlainBatches(keras.utils.PyDataset):
     """Chunks as they are and in order, for validation: batches like those of `TrainingBatches`, nothing augmented."""
 
     def __init__(
-        self, chunks: pd.DataFrame, labels: list[str], source: LazySource, config: Config, batch_size: int
+        self, chunks: pd.DataFrame, labels: list[str], source: Source, config: Config, batch_size: int
     ) -> None:
         super().__init__()
         self.chunks, self.source, self.batch_size, self.labels = chunks, source, batch_size, labels
-        self.numbers = draws.count(config)
+        self.numbers, self.chunk_samples = draws.count(config), config.chunk_samples
         self.classes = pd.Index(labels).get_indexer(chunks["primary_label"])
 
     @property
@@ -144,8 +113,9 @@ class PlainBatches(keras.utils.PyDataset):
         """Batch `index`, the same in any epoch."""
         rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
         part = self.chunks.iloc[rows]
-        pairs = zip(part["filename"], part["start_s"], strict=True)
-        samples = np.stack([self.source.read(filename, start_s) for filename, start_s in pairs])
+        samples = np.empty((len(part), self.chunk_samples), np.int16)
+        for place, at in enumerate(zip(part["filename"], part["start_s"], strict=True)):
+            samples[place] = self.source.read(*at)
         targets = np.eye(len(self.labels), dtype=np.float32)[self.classes[rows]]
         return {"audio": samples, "chance": np.zeros((len(part), self.numbers), np.float32)}, targets
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from birdlib import audio, evaluation, spectrogram
-from birdlib.sources import LazySource
+from birdlib import audio, evaluation, sources, spectrogram
 
 if TYPE_CHECKING:
     from birdlib.runs import Run
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 def read(run: Run, shown: pd.DataFrame) -> dict[str, np.ndarray]:
     """The chunks as sounds: title -> float32 (samples,). A title that comes again gets a blank more, to be another."""
-    source, sounds = LazySource(run.data_dir, run.config), {}
+    source, sounds = sources.by_settings(run.data_dir, run.config), {}
     for chunk in shown.itertuples():
         title = chunk.title
         while title in sounds:
@@ -71,7 +70,7 @@ def full(run: Run, chunks: pd.DataFrame, looked_at: int = 60) -> pd.Series:
 
     How much stands out is told from the image, whose every value is relative to its loudest: the darker on average.
     """
-    source, clearest, darkest = LazySource(run.data_dir, run.config), chunks.iloc[0], np.inf
+    source, clearest, darkest = sources.by_settings(run.data_dir, run.config), chunks.iloc[0], np.inf
     for _, chunk in chunks.iloc[:looked_at].iterrows():
         samples = source.read(chunk["filename"], chunk["start_s"])
         if np.mean(samples == 0) < 0.02 and (grey := spectrogram.image(samples, run.config).mean()) < darkest:

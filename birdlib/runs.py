@@ -215,7 +215,11 @@ def settle(
     config = configs.load(base, overrides)
     where = data_dir or config.data.dir or (configs.load(own).data.dir if own.exists() else None)
     # Paths are made absolute, so that the folder's own settings mean the same from anywhere.
-    paths = {"data.dir": where, "testing.traits_file": config.testing.traits_file}
+    paths = {
+        "data.dir": where,
+        "testing.traits_file": config.testing.traits_file,
+        "sources.store_dir": config.sources.store_dir,
+    }
     if config.model.weights not in (None, "imagenet"):
         paths["model.weights"] = config.model.weights
     found = {key: str(Path(path).expanduser().absolute()) for key, path in paths.items() if path}

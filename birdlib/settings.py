@@ -140,14 +140,31 @@ class Testing(Section):
     baseline_chunks: Count = 128
 
 
+class Sources(Section):
+    """Where the samples of a chunk come from whenever it is read. This changes the speed, and nothing else. All ours.
+
+    ``kind`` "lazy": the recording is opened, sought in and decoded, some 3.5 ms of a core a chunk; no disk is needed.
+    "pcm": every recording is decoded once, when it is cut into chunks, into a store of int16 that is mapped into memory
+    (`birdlib.store`), at 0.23 GB an hour; a read costs less than a tenth. "auto": as "pcm", but "lazy" where the store
+    cannot be written. ``store_dir`` null: Kaggle's scratch disk ``/kaggle/tmp``, else the user's cache folder.
+
+    The store takes at most ``budget_gb``, and at most four fifths of what the disk has free. BirdCLEF 2024 is some
+    65 GB; where that is too much, the most useful chunks go in (`birdlib.ration`) and the rest stay lazy.
+    """
+
+    kind: Literal["lazy", "pcm", "auto"] = "auto"
+    store_dir: Path | None = None
+    budget_gb: Positive = 50.0
+
+
 class Compute(Section):
     """What changes the speed and not the results.
 
     ``workers`` are processes (0: one a core); a file that takes longer than ``file_time_limit_s`` is given up, and
     tried again with ``birdlib run --from 01``; so many chunks are predicted at once; ``jit`` "auto" has XLA compile the
-    training, but not under TensorFlow on a CPU, where it makes convolutions slower. ``precision`` "auto" trains in mixed
-    precision on a GPU (bfloat16 from compute capability 8.0 on, else float16 with a scaled loss) and on a TPU, and in
-    float32 on a CPU; images and probabilities are float32 in any case, and so is what is saved.
+    training, but not under TensorFlow on a CPU, where it makes convolutions slower. ``precision`` "auto" trains in
+    mixed precision on a GPU (bfloat16 from compute capability 8.0 on, else float16 with a scaled loss) and on a TPU,
+    and in float32 on a CPU; images and probabilities are float32 in any case, and so is what is saved.
     """
 
     workers: Annotated[int, Field(ge=0)] = 0
@@ -173,6 +190,7 @@ class Config(Section):
     phase_2: Phase = Phase(learning_rate=4e-5, batch_size=16)
     comparison: Comparison = Comparison()
     testing: Testing = Testing()
+    sources: Sources = Sources()
     compute: Compute = Compute()
     folds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     seed: Annotated[int, Field(ge=0)] = 0
@@ -221,6 +239,7 @@ class Config(Section):
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "sample": {
+        "sources.kind": "lazy",
         "batches.threshold": 24,
         "batches.validation_chunks_per_recording": None,
         "augmentation.strength": 0.5,

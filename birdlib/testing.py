@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from birdlib import baseline, chunks, classifier, evaluation, metadata, splits
-from birdlib.sources import LazySource
+from birdlib import baseline, chunks, classifier, evaluation, metadata, sources, splits
 
 if TYPE_CHECKING:
     from birdlib.classifier import Classifier
@@ -137,7 +136,7 @@ def _of_side(chunk_table: pd.DataFrame, side: pd.DataFrame) -> pd.DataFrame:
 
 
 def _predict(run: Run, model: Classifier, chunk_table: pd.DataFrame, labels: list[str]) -> np.ndarray:
-    source = LazySource(run.data_dir, run.config)
+    source = sources.open_source(run)
     rows = list(zip(chunk_table["filename"], chunk_table["start_s"], strict=True))
     return model.over(len(rows), lambda row: source.read(*rows[row])).reshape(-1, len(labels))
 

@@ -14,16 +14,29 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import keras
 import pandas as pd
 
-from birdlib import backgrounds, chance, chunks, classifier, device, draws, evaluation, features, models, runs, splits
+from birdlib import (
+    backgrounds,
+    chance,
+    chunks,
+    classifier,
+    device,
+    draws,
+    evaluation,
+    features,
+    models,
+    runs,
+    sources,
+    splits,
+)
 from birdlib.batches import Ahead, PlainBatches, TrainingBatches
 from birdlib.callbacks import Checkpoint, Finite, Progress, Seconds
 from birdlib.layers import Images
-from birdlib.sources import LazySource
 
 if TYPE_CHECKING:
     from birdlib.config import Config
     from birdlib.runs import Run
     from birdlib.settings import Model, Phase
+    from birdlib.sources import Source
 
 
 class Fold(NamedTuple):
@@ -84,7 +97,7 @@ def _phase_2(run: Run, fold: int) -> dict[str, Any]:
 
 def _phase(run: Run, model: keras.Model, data: Fold, number: int, fold: int) -> dict[str, Any]:
     name = f"phase_{number}_fold_{fold}"
-    source = LazySource(run.data_dir, run.config)
+    source = sources.open_source(run)
     settings = getattr(run.config, f"phase_{number}")
     with runs.replacing(run.path(f"models/{name}.keras")) as best:
         # Phase II's epochs go on where phase I's could have ended, so that it is shown other chunks.
@@ -108,7 +121,7 @@ def _phase(run: Run, model: keras.Model, data: Fold, number: int, fold: int) -> 
 def train(
     model: keras.Model,
     data: Fold,
-    source: LazySource,
+    source: Source,
     config: Config,
     settings: Phase,
     best: Path,
@@ -197,7 +210,7 @@ def _fit(
     return history[columns].assign(seconds=seconds.taken)
 
 
-def predictions(model: keras.Model, data: Fold, source: LazySource, config: Config) -> pd.DataFrame:
+def predictions(model: keras.Model, data: Fold, source: Source, config: Config) -> pd.DataFrame:
     """What a classifier says of every kept validation chunk.
 
     Returns
@@ -250,7 +263,7 @@ def _compared(run: Run, name: str, own: Model) -> pd.DataFrame:
         config = run.config.model_copy(update={"model": own, "phase_1": settings})
         data = fold_data(run.read_table("chunks"), run.read_table("splits"), fold, config)
         keras.utils.set_random_seed(_keras_seed(config, 1, fold))
-        model, source = models.build(config, len(data.labels)), LazySource(run.data_dir, config)
+        model, source = models.build(config, len(data.labels)), sources.open_source(run)
         with tempfile.TemporaryDirectory() as folder:
             history = train(model, data, source, config, settings, Path(folder) / "best.keras", name)
         run.write_csv(f"history/phase_1_{name}.csv", history)

@@ -209,7 +209,7 @@ run.save_figure(plots.images(list(cut.values()), list(cut), columns=4, **scales)
 # The first images of the first batch of epoch 0, with all that was drawn for them, just as the network gets them:
 
 # %%
-source = sources.LazySource(run.data_dir, run.config)
+source = sources.open_source(run)
 first, _ = batches.TrainingBatches(data.train, data.labels, source, run.config, batch_size=8)[0]
 as_trained = layers.as_trained(first, run.config, backgrounds.pool(run.config))
 titles = epoch["primary_label"].iloc[:8].map(names).tolist()

@@ -63,3 +63,40 @@ def test_the_same_in_another_process_and_thread():
     thread.start()
     thread.join()
     assert [other] == found
+
+
+# ---- many at once
+
+
+def test_draws_are_at_their_addresses():
+    items = np.arange(1000), np.arange(1000) % 7
+    every = chance.draws(0, "order", *items)
+    assert every.dtype == np.uint64
+    some = np.array([5, 900, 5])
+    np.testing.assert_array_equal(chance.draws(0, "order", *(item[some] for item in items)), every[some])
+    for other in (
+        chance.draws(1, "order", *items),
+        chance.draws(0, "chunks", *items),
+        chance.draws(0, "order", *items[::-1]),
+    ):
+        assert (other != every).mean() > 0.99
+    assert len(np.unique(every)) == 1000
+
+
+def test_draws_are_even_and_neighbours_have_nothing_in_common():
+    drawn = chance.draws(3, "order", np.repeat(np.arange(300), 300), np.tile(np.arange(300), 300))
+    bits = (drawn[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
+    np.testing.assert_allclose(bits.mean(axis=0), 0.5, atol=0.01)  # six standard deviations
+    table = (drawn / 2**64).reshape(300, 300)
+    for one, other in ((table[1:], table[:-1]), (table[:, 1:], table[:, :-1])):
+        assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.02
+
+
+def test_draws_by_the_published_generator():
+    # Splitmix64 from the state 1234567 (Vigna's reference values): each next state is the last one and a constant more.
+    states = np.array([1234567 + step * 0x9E3779B97F4A7C15 & (2**64 - 1) for step in range(3)], np.uint64)
+    assert chance._mixed(states).tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+def test_texts_as_numbers():
+    assert chance.numbers(["123456789", ""]).tolist() == [0xCBF43926, 0]  # the check value of CRC-32

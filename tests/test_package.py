@@ -23,10 +23,10 @@ WITH_KERAS = (
     *("layers", "layers_wave", "layers_mel", "layers_image"),
 )
 WITHOUT_KERAS = (
-    *("classifier", "baseline", "examples", "evaluation", "paper", "draws", "augment", "backgrounds", "sources"),
-    *("splits", "dealing", "chunks", "spectrogram", "sample", "songs", "ogg", "overview", "metadata", "audio"),
-    *("parallel", "players", "plots", "plots_results", "plots_training", "plots_chunks", "plots_sound", "plots_data"),
-    *("plots_style", "runs", "stages", "writing"),
+    *("classifier", "epochs", "baseline", "examples", "evaluation", "paper", "draws", "augment", "backgrounds"),
+    *("sources", "splits", "dealing", "chunks", "ration", "store", "pcm", "spectrogram", "sample", "songs", "ogg"),
+    *("overview", "metadata", "audio", "parallel", "players", "plots", "plots_results", "plots_training"),
+    *("plots_chunks", "plots_sound", "plots_data", "plots_style", "runs", "stages", "writing"),
     *("config", "settings", "settings_augmentation", "settings_section", "chance"),
 )
 ORDER = WITH_KERAS + WITHOUT_KERAS

@@ -1,0 +1,319 @@
+"""What the training input costs, against the paper's way in the same run.
+
+    make bench ONLY=input            (or: python benchmarks/input.py [--claims host index plan] [--repeats 5])
+
+Prints a table and writes benchmarks/out/input.json: rows of claim, value, unit, better, baseline. CPU seconds are user
+plus system of all threads and children. What is compared runs in turns, and the median of the turns counts; processes
+beside it slow both sides. The recordings are those of ../shared/data/xc10, or of the synthetic sample, joined to the
+lengths that BirdCLEF's have.
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+# Threads that wait busily for work would count as work: with two, OpenBLAS doubles the cost of the paper's way.
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1") | dict(os.environ))
+import librosa
+import numpy as np
+import pandas as pd
+import soundfile
+
+from birdlib import audio, batches, chance, chunks, sample, sources, store
+from birdlib import config as configs
+from birdlib.augment import Chain
+from birdlib.writing import write_json
+
+OUT = Path(__file__).parent / "out"
+XC10 = Path(__file__).parents[2] / "shared" / "data" / "xc10"
+RECORDINGS, RATE_HZ = 360, 32_000
+BATCH = 128
+PAPERS_WAY = "the paper's way: decode the chunk, audiomentations at p = 0.5 each, librosa log-mel, n_fft 2048"
+
+
+# ---- recordings
+
+
+def recordings() -> Path:
+    """A data folder with recordings of 5 s to 4 min, 42 s on average as BirdCLEF's; made once."""
+    folder = OUT / "input_data"
+    if not (folder / "done").exists():
+        origin = XC10 if XC10.is_dir() else sample.write(OUT / "sample")
+        clips: dict[str, list[Path]] = {}
+        for path in sorted((origin / "train_audio").glob("*/*.ogg")):
+            clips.setdefault(path.parent.name, []).append(path)
+        for number in range(RECORDINGS):
+            _join(folder, number, *list(clips.items())[number % len(clips)])
+        (folder / "done").touch()
+    return folder
+
+
+def _join(folder: Path, number: int, label: str, clips: list[Path]) -> None:
+    rng = np.random.default_rng(number)
+    wanted_s, held_s = float(np.clip(rng.lognormal(3.3, 0.95), 5, 240)), 0.0
+    path = folder / "train_audio" / label / f"XC{number}.ogg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with soundfile.SoundFile(path, "w", RATE_HZ, 1) as file:
+        while held_s < wanted_s:
+            try:
+                samples = audio.read(clips[rng.integers(len(clips))], RATE_HZ)
+            except audio.AudioError:  # the sample has one that cannot be read
+                continue
+            samples = samples[: round((wanted_s - held_s) * RATE_HZ)]
+            held_s += max(1, len(samples)) / RATE_HZ
+            for start in range(0, len(samples), RATE_HZ):
+                file.write(samples[start : start + RATE_HZ])
+
+
+def settings(store_dir: str | Path | None = None, workers: int = 1, **overrides) -> configs.Config:
+    place = {"data.dir": recordings(), "compute.workers": workers, "sources.store_dir": store_dir}
+    kind = "pcm" if store_dir else "lazy"
+    return configs.load("paper", {**place, "sources.kind": kind, "batches.threshold": BATCH, **overrides})
+
+
+def filenames() -> list[str]:
+    top = recordings() / "train_audio"
+    return sorted(path.relative_to(top).as_posix() for path in top.glob("*/*.ogg"))
+
+
+def filled(held: store.Store, config: configs.Config) -> pd.DataFrame:
+    """The chunk table, and every recording in the store."""
+    folder = config.data.dir / "train_audio"
+    lengths = pd.Series({name: audio.info(folder / name).duration_s * RATE_HZ for name in filenames()}).round()
+    return chunks.index(filenames(), config.data.dir, config, held, lengths).chunks
+
+
+# ---- measuring
+
+
+def cpu_s() -> float:
+    """User and system seconds so far, of this process with all its threads and of the children that have ended."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def in_turns(ways: dict[str, Callable[[int], object]], repeats: int, clock: Callable[[], float] = cpu_s):
+    """Seconds of each way in each of `repeats` turns, which the ways take one after the other: name -> list."""
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(repeats):
+        for name, way in ways.items():
+            began = clock()
+            way(turn)
+            taken[name].append(clock() - began)
+    return taken
+
+
+def row(claim: str, value: float, unit: str, better: str, baseline: str) -> dict[str, object]:
+    return {"claim": claim, "value": value, "unit": unit, "better": better, "baseline": baseline}
+
+
+def note(text: str) -> None:
+    """Something beside the claims, such as absolute times: for the reader, not for the file."""
+    print(f"    {text}", flush=True)
+
+
+# ---- host_pcm, host_lazy: the host's share of a training chunk
+
+
+def papers_way(config: configs.Config) -> Callable[[str, float, list[int]], np.ndarray]:
+    """A function (filename, start_s, seeds) -> log-mel image (n_mels, frames): only the chunk is decoded."""
+    chain, folder = Chain(config), config.data.dir / "train_audio"
+    look = config.spectrogram
+
+    def image(filename: str, start_s: float, seeds: list[int]) -> np.ndarray:
+        start, frames = round(start_s * RATE_HZ), config.chunk_samples
+        samples, _ = soundfile.read(folder / filename, frames, start, dtype="float32")
+        samples = chain(np.pad(samples, (0, frames - len(samples))), seeds)
+        power = librosa.feature.melspectrogram(
+            y=samples,
+            sr=RATE_HZ,
+            n_fft=look.n_fft,
+            hop_length=look.hop,
+            n_mels=look.n_mels,
+            fmin=look.fmin_hz,
+            fmax=look.fmax_hz,
+        )
+        return librosa.power_to_db(power, ref=np.max, top_db=look.top_db)
+
+    return image
+
+
+def host(repeats: int) -> Iterator[dict[str, object]]:
+    """What the host does a chunk when the device augments: read it and lay it in a batch. No chain, no mel."""
+    with tempfile.TemporaryDirectory(dir=OUT) as folder:
+        config = settings(folder, **{"augmentation.where": "off"})
+        held = store.open_store(config.data.dir, config)
+        table = filled(held, config).assign(primary_label=lambda each: each["filename"].str.rpartition("/")[0])
+        labels = sorted(table["primary_label"].unique())
+        feeds = {
+            name: batches.TrainingBatches(table, labels, source, config, BATCH)
+            for name, source in (
+                ("pcm", sources.by_settings(config.data.dir, config)),
+                ("lazy", sources.LazySource(config.data.dir, config)),
+            )
+        }
+        image = papers_way(settings(**{"augmentation.where": "host"}))
+        at = feeds["pcm"].places
+        whole = feeds["pcm"].num_batches
+
+        def paper(turn: int) -> None:
+            for slot, one in enumerate(feeds["pcm"].plan.epoch(turn)[:BATCH]):
+                image(*at[one], chance.seeds(0, "augment", turn, slot))
+
+        def pcm(turn: int) -> None:
+            for index in range(whole):  # an epoch of it, since a batch takes only some hundredths of a second
+                feeds["pcm"].batch(turn, index)
+
+        ways = {"paper": paper, "lazy": lambda turn: feeds["lazy"].batch(turn, 0)}
+        ways["pcm"] = pcm
+        paper(repeats)  # warm-up: filters and plans are made once
+        taken = in_turns(ways, repeats)
+    counts = {"paper": BATCH, "lazy": BATCH, "pcm": BATCH * whole}
+    each = {name: statistics.median(seconds) / counts[name] for name, seconds in taken.items()}
+    said = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in each.items())
+    note(f"CPU time a chunk: {said}; pcm in its first epoch {1e3 * taken['pcm'][0] / counts['pcm']:.3g} ms")
+    for name in ("pcm", "lazy"):
+        ratios = [one / other for one, other in zip(taken["paper"], taken[name], strict=True)]
+        value = statistics.median(ratios) * counts[name] / counts["paper"]
+        yield row(f"host_{name}", value, "times less CPU time a chunk", "higher", PAPERS_WAY)
+
+
+# ---- index_vs_decode, index_2_workers
+
+
+def decode(_: int) -> None:
+    """libsndfile alone: every file from front to back into one buffer."""
+    buffer = np.empty((10 * RATE_HZ, 1), np.float32)
+    for name in filenames():
+        with soundfile.SoundFile(recordings() / "train_audio" / name) as file:
+            while len(file.read(out=buffer)):
+                pass
+
+
+def index(workers: int) -> None:
+    chunks.index(filenames(), recordings(), settings(workers=workers))
+
+
+def index_and_store(_: int) -> None:
+    with tempfile.TemporaryDirectory(dir=OUT) as folder:
+        config = settings(folder)
+        filled(store.open_store(config.data.dir, config), config)
+
+
+def indexing(repeats: int) -> Iterator[dict[str, object]]:
+    """CPU seconds against decoding; wall-clock seconds for two workers against one. Starting the workers counts."""
+    repeats = max(3, repeats // 2)
+    ways = {"decode": decode, "index": lambda _: index(1), "store": index_and_store}
+    taken = in_turns(ways, repeats)
+    over = {
+        name: statistics.median(one / other for one, other in zip(taken["decode"], taken[name], strict=True))
+        for name in ("index", "store")
+    }
+    hours = sum(soundfile.info(recordings() / "train_audio" / name).duration for name in filenames()) / 3600
+    note(f"{RECORDINGS} recordings, {hours:.2f} h: " + _seconds(taken))
+    note(f"with the pcm store in the same pass: {over['store']:.3g} times the speed of decoding")
+    yield row(
+        "index_vs_decode", over["index"], "times its speed, CPU time", "higher", "libsndfile decoding the same files"
+    )
+    both = in_turns({"one": lambda _: index(1), "two": lambda _: index(2)}, repeats, time.perf_counter)
+    note("wall-clock: " + _seconds(both))
+    value = statistics.median(one / two for one, two in zip(both["one"], both["two"], strict=True))
+    yield row("index_2_workers", value, "times as fast, wall-clock", "higher", "one worker")
+
+
+def _seconds(taken: dict[str, list[float]]) -> str:
+    return ", ".join(f"{name} {statistics.median(seconds):.3g} s" for name, seconds in taken.items())
+
+
+# ---- plan_s, plan_mb
+
+PLAN = """
+import sys, time
+import pandas as pd
+from birdlib.epochs import BalancedPlan
+
+taken = 0.0
+if len(sys.argv) > 1:
+    table = pd.read_parquet(sys.argv[1])
+    labels = sorted(table["primary_label"].unique())
+    began = time.perf_counter()
+    rows = BalancedPlan(table, labels, 128, 0).epoch(0)
+    taken = time.perf_counter() - began
+    assert len(rows) == 128 * 182
+# Not ru_maxrss, which begins with what the process had that started this one.
+(peak,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
+print(taken, int(peak) / 1024)
+"""
+
+
+def simulated(times: int, recordings: int = 24_459, total: int = 256_000, classes: int = 182) -> pd.DataFrame:
+    """A chunk table of BirdCLEF's size and shape: 5 to 500 recordings a class, mostly short ones and some very long."""
+    rng = np.random.default_rng(0)
+    of_class = _shares(np.clip(rng.lognormal(4.4, 1.2, classes), 5, 500), times * recordings, 5)
+    labels = np.repeat([f"bird{number:03d}" for number in range(classes)], of_class)
+    names = np.array([f"{label}/XC{number:07d}.ogg" for number, label in enumerate(labels)])
+    counts = _shares(rng.lognormal(1.6, 1.0, len(names)), times * total, 1)
+    start_s = 4.0 * (np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts))
+    columns = {"filename": np.repeat(names, counts), "start_s": start_s, "primary_label": np.repeat(labels, counts)}
+    return pd.DataFrame(columns)
+
+
+def _shares(weights: np.ndarray, total: int, least: int) -> np.ndarray:
+    """`total` shared out by `weights`, whole numbers, each at least `least`."""
+    edges = np.round(np.cumsum(weights) / weights.sum() * (total - least * len(weights))).astype(int)
+    return np.diff(edges, prepend=0) + least
+
+
+def planning(repeats: int) -> Iterator[dict[str, object]]:
+    """Each in a process of its own: seconds to set up the plan and draw an epoch; memory above the same imports."""
+
+    def run(*arguments: str) -> tuple[float, float]:
+        done = subprocess.run([sys.executable, "-c", PLAN, *arguments], capture_output=True, text=True, check=True)
+        seconds, megabytes = map(float, done.stdout.split())
+        return seconds, megabytes
+
+    with tempfile.TemporaryDirectory(dir=OUT) as folder:
+        found: dict[int, tuple[float, float]] = {}
+        for times in (1, 10):
+            path = Path(folder) / f"{times}.parquet"
+            simulated(times).to_parquet(path)
+            pairs = [(*run(str(path)), run()[1]) for _ in range(repeats)]
+            found[times] = (
+                statistics.median(seconds for seconds, _, _ in pairs),
+                statistics.median(with_it - without for _, with_it, without in pairs),
+            )
+    for place, (claim, unit) in enumerate((("plan_s", "s"), ("plan_mb", "MB above the same imports"))):
+        one, ten = found[1][place], found[10][place]
+        baseline = f"24,459 recordings, 256,000 chunks; ten times that: {ten:.3g} ({ten / one:.2g} times as much)"
+        yield row(claim, one, unit, "lower", baseline)
+
+
+# Each gives rows of claims, given how many turns to take.
+GROUPS: dict[str, Callable[[int], Iterator[dict[str, object]]]] = {"host": host, "index": indexing, "plan": planning}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--claims", nargs="+", choices=GROUPS, default=list(GROUPS), help="only these groups")
+    parser.add_argument("--repeats", type=int, default=5, help="turns that each way takes")
+    options = parser.parse_args()
+    recordings()
+    rows = []
+    for name in options.claims:
+        print(name, flush=True)
+        rows += GROUPS[name](options.repeats)
+    write_json(OUT / "input.json", rows)
+    table = pd.DataFrame(rows).assign(value=lambda each: each["value"].map("{:,.3g}".format))
+    print(table.to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
