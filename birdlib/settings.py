@@ -148,7 +148,7 @@ class Sources(Section):
     (`birdlib.store`), at 0.23 GB an hour; a read costs less than a tenth. "auto": as "pcm", but "lazy" where the store
     cannot be written. ``store_dir`` null: Kaggle's scratch disk ``/kaggle/tmp``, else the user's cache folder.
 
-    The store takes at most ``budget_gb``, and at most four fifths of what the disk has free. BirdCLEF 2024 is some
+    The store takes at most ``budget_gb``, and at most half of what the disk has free. BirdCLEF 2024 is some
     65 GB; where that is too much, the most useful chunks go in (`birdlib.ration`) and the rest stay lazy.
     """
 
@@ -239,6 +239,7 @@ class Config(Section):
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "sample": {
+        "sources.kind": "lazy",  # so small a data set is not worth a folder outside the run's
         "sources.kind": "lazy",
         "batches.threshold": 24,
         "batches.validation_chunks_per_recording": None,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from birdlib.config import Config
 
 FILE_OVERHEAD = 4096  # bytes a file that are no samples: the footer, and what the file system rounds up to
-FREE_SHARE = 0.8  # of what the disk has free, the store takes no more
+FREE_SHARE = 0.5  # of what the disk has free, the store takes no more
 _ASIDE = ".aside"
 
 
