@@ -28,10 +28,10 @@ BACKBONES = ["custom_cnn", "mobilenet_v3_small", "efficientnet_v2_b0", "resnet50
 SETTINGS = {
     "batches.threshold": 12,
     "augmentation.where": "off",
-    "phase_1.epochs": 15,
+    "phase_1.epochs": 6,
     "phase_1.batch_size": 16,
     "phase_1.learning_rate": 3e-4,
-    "phase_1.early_stopping_patience": 15,
+    "phase_1.early_stopping_patience": 6,
 }
 
 

@@ -116,6 +116,13 @@ def preview(name: str, samples: np.ndarray, config: Config, seeds: list[int]) ->
     return sounds
 
 
+def limits(config: Config) -> dict[str, dict[str, str]]:
+    """How often each effect is applied, and how far it may go at the settings' strength, in words."""
+    ends = {name: amount(name, ranges(config)[name] | fixed) for name, fixed in furthest(config).items()}
+    chances = {name: f"{getattr(config.augmentation, name).probability:.0%} of chunks" for name in EFFECTS}
+    return {name: {"applied to": chances[name], "at most": ends[name]} for name in EFFECTS}
+
+
 def amount(name: str, arguments: dict[str, float]) -> str:
     """How far an effect whose arguments' ends are pinned goes, in words and units."""
     value = next(iter(arguments.values()))
@@ -125,7 +132,7 @@ def amount(name: str, arguments: dict[str, float]) -> str:
     return {
         "high_pass": f"cut-off {value / 1000:.1f} kHz",
         "gaussian_noise": f"noise {value:.0f} dB under the sound",
-        "clipping": f"{value:.0f} % of the samples clipped",
+        "clipping": f"{value:.0f}% of the samples clipped",
         "time_stretch": f"{value:.2f} × as fast",
         "pitch_shift": f"{value:+.1f} semitones",
     }[name]
@@ -153,6 +160,7 @@ class Chain:
             arguments = {
                 name: {**values, "p": getattr(config.augmentation, name).probability} for name, values in chosen.items()
             }
+        self._names, self._last = list(arguments), []
         self._compose = _compose(arguments) if arguments else None
 
     @property
@@ -170,10 +178,19 @@ class Chain:
             try:
                 random.seed(int(state[0]))
                 np.random.seed(int(state[1]))  # noqa: NPY002
-                return self._compose(samples=samples, sample_rate=self.sample_rate_hz)
+                changed = self._compose(samples=samples, sample_rate=self.sample_rate_hz)
+                effects = zip(self._names, self._compose.transforms, strict=True)
+                self._last = [name for name, effect in effects if effect.parameters["should_apply"]]
+                return changed
             finally:
                 random.setstate(before[0])
                 np.random.set_state(before[1])  # noqa: NPY002
+
+    def told(self, samples: np.ndarray, seeds: list[int], title: str) -> tuple[str, np.ndarray]:
+        """Like calling it, with the effects that were drawn after the title: "draw 1: time stretch, clipping"."""
+        changed = self(samples, seeds)
+        drawn = [name.replace("_", " ") for name in self._last]
+        return f"{title}: {', '.join(drawn) or 'nothing'}", changed
 
 
 def _compose(arguments: dict[str, dict[str, Any]]):

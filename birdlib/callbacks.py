@@ -21,16 +21,16 @@ class TrainingError(RuntimeError):
 
 def told(history: pd.DataFrame, settings: Phase) -> str:
     """What the callbacks did in a training, as a sentence or two."""
-    epochs, best = len(history), int(history["val_loss"].to_numpy().argmin())
-    rates = history["learning_rate"].to_numpy()
-    lowered = [str(epoch) for epoch in range(1, epochs) if rates[epoch] < 0.999 * rates[epoch - 1]]
+    epochs, number = len(history), history["epoch"].tolist()
+    best, rates = number[history["val_loss"].to_numpy().argmin()], history["learning_rate"].to_numpy()
+    lowered = [str(number[at]) for at in range(1, epochs) if rates[at] < 0.999 * rates[at - 1]]
     lowered_text = (
         f"was lowered to {settings.plateau_factor:g} of itself before epoch {', '.join(lowered)}"
         if lowered
         else f"was never lowered: the validation loss never stood still for {settings.plateau_patience} epochs"
     )
     end = (
-        f"Training ended early after epoch {epochs - 1}: {settings.early_stopping_patience} epochs with no lower loss."
+        f"Training ended early after epoch {number[-1]}: {settings.early_stopping_patience} epochs with no lower loss."
         if epochs < settings.epochs
         else f"All {epochs} epochs were trained."
     )

@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 from sklearn import metrics
 
+from birdlib import chance
+
 
 class BinaryScore(NamedTuple):
     """A two-class task: ROC-AUC and average precision, with how many samples are positive, of how many."""
@@ -32,6 +34,24 @@ def accuracy(truth: np.ndarray, probabilities: np.ndarray) -> float:
 def times_chance(accuracy: float, num_classes: int) -> float:
     """How many times better than guessing among `num_classes` an accuracy is (the paper's "103 times chance")."""
     return accuracy * num_classes
+
+
+def interval(
+    values: np.ndarray, groups: Sequence[str], seed: int, share: float = 0.95, repeats: int = 1000
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of `values` (samples,), with whole `groups` (samples,) resampled.
+
+    Chunks of one recording rise and fall together, so it is recordings that are drawn again, with replacement (the
+    cluster bootstrap; Davison and Hinkley, 1997, section 3.8). nan where there is nothing.
+    """
+    values, (_, of) = np.asarray(values, float), np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    if not len(values):
+        return float("nan"), float("nan")
+    sums, counts = np.bincount(of, values), np.bincount(of)
+    drawn = chance.rng(seed, "bootstrap").integers(len(counts), size=(repeats, len(counts)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    low, high = np.quantile(means, [(1 - share) / 2, (1 + share) / 2])
+    return float(low), float(high)
 
 
 def by_recording(

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from birdlib import audio, sources, spectrogram
+from birdlib import audio, evaluation, sources, spectrogram
 
 if TYPE_CHECKING:
     from birdlib.runs import Run
 
 
 def read(run: Run, shown: pd.DataFrame) -> dict[str, np.ndarray]:
-    """The chunks as sounds: title -> float32 (samples,); a title that comes again gets a number."""
+    """The chunks as sounds: title -> float32 (samples,). A title that comes again gets a blank more, to be another."""
     source, sounds = sources.by_settings(run.data_dir, run.config), {}
     for chunk in shown.itertuples():
-        same = sum(title.split(" #")[0] == chunk.title for title in sounds)
-        title = f"{chunk.title} #{same + 1}" if same else chunk.title
+        title = chunk.title
+        while title in sounds:
+            title += " "
         sounds[title] = audio.to_float(source.read(chunk.filename, chunk.start_s))
     return sounds
 
@@ -90,15 +91,35 @@ def changed(before: pd.DataFrame, after: pd.DataFrame, names: Mapping[str, str],
     rows = np.arange(len(before))
     gain = after[labels].to_numpy()[rows, at] - before[labels].to_numpy()[rows, at]
     table = before[["filename", "start_s", "primary_label"]].assign(gain=gain, first=first, then=then)
-    fate = np.where(then == truth, "now right", ["truly " + _name(names, label) for label in truth])
+    fate = np.where(then == truth, "which is right", ["truly " + _name(names, label) for label in truth])
     table["title"] = [
-        f"{_name(names, was)} →\n{_name(names, now)} ({end})" for was, now, end in zip(first, then, fate, strict=True)
+        f"I: {_name(names, was)}\nII: {_name(names, now)}\n{end}"
+        for was, now, end in zip(first, then, fate, strict=True)
     ]
     better = table[(first != truth) & (then == truth)].sort_values("gain", ascending=False, kind="stable")
     worse = table[(first == truth) & (then != truth)].sort_values("gain", kind="stable")
     better, worse = (part.drop_duplicates("filename") for part in (better, worse))
     of_worse = min(len(worse), max(1, count - len(better)))
     return pd.concat([better.iloc[: count - of_worse], worse.iloc[:of_worse]], ignore_index=True)
+
+
+def right(predictions: pd.DataFrame) -> pd.Series:
+    """Whether each chunk's likeliest species is the right one (bool). ``predictions``: as in `changed`."""
+    labels = [column for column in predictions.columns if column not in ("filename", "start_s", "primary_label")]
+    return pd.Series(_likeliest(predictions, labels) == predictions["primary_label"].to_numpy())
+
+
+def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """How many chunks phase I and phase II were each right and wrong about: int (2, 2), phase I in the rows."""
+    words = {True: "right", False: "wrong"}
+    said = [right(table).map(words).rename(name) for table, name in ((before, "phase I"), (after, "phase II"))]
+    return pd.crosstab(*said).reindex(index=words.values(), columns=words.values(), fill_value=0)
+
+
+def gain_interval(before: pd.DataFrame, after: pd.DataFrame, seed: int) -> tuple[float, float]:
+    """95 % interval of the gain in accuracy by chunk from one classifier to another, on the same chunks."""
+    gain = right(after).to_numpy(float) - right(before).to_numpy(float)
+    return evaluation.interval(gain, before["filename"], seed)
 
 
 def confused(

@@ -17,12 +17,18 @@ def is_its_data(labels: Sequence[str]) -> bool:
     return set(labels) == set(pd.read_csv(str(files("birdlib") / "traits.csv"))["primary_label"])
 
 
+def where(labels: Sequence[str]) -> str:
+    """On which data the paper's numbers are, said to those who see a run with these labels."""
+    other = "" if is_its_data(labels) else f", which are other data than these {len(labels)}"
+    return f"on the {SPECIES} species of BirdCLEF 2024{other}"
+
+
 def beside(metrics: Mapping[str, Any], labels: Sequence[str]) -> pd.DataFrame:
     """Accuracies of a run, by chunk, beside the paper's, each also as a multiple of chance.
 
     Parameters
     ----------
-    metrics : the sections phase_1, phase_2 and test of ``metrics.json``.
+    metrics : the sections phase_1, phase_2 and test of ``metrics.json``; an accuracy of None was not measured.
 
     Returns
     -------
@@ -38,8 +44,8 @@ def beside(metrics: Mapping[str, Any], labels: Sequence[str]) -> pd.DataFrame:
     rows = {}
     for (name, accuracy), published in zip(own.items(), ACCURACY.values(), strict=True):
         rows[name] = {
-            here: f"{accuracy:.1%}",
-            "times chance here": f"{accuracy * len(labels):.1f}",
+            here: "–" if accuracy is None else f"{accuracy:.1%}",
+            "times chance here": "–" if accuracy is None else f"{accuracy * len(labels):.1f}",
             there: f"{published:.2%}",
             "times chance there": f"{published * SPECIES:.1f}",
         }

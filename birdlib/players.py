@@ -45,7 +45,7 @@ def row(sounds: Mapping[str, np.ndarray], sample_rate_hz: int, columns: int = 4)
         f'src="data:audio/mpeg;base64,{_mp3(0.9 * samples / loudest, sample_rate_hz)}"></audio></div>'
         for title, samples in floats.items()
     ]
-    columns = f"grid-template-columns: repeat(auto-fill, minmax({max(200, 960 // columns)}px, 1fr))"
+    columns = f"grid-template-columns: repeat(auto-fill, minmax({max(200, 860 // columns)}px, 1fr))"
     return Players(f'<div style="display: grid; gap: 8px 14px; max-width: 1100px; {columns}">{"".join(cells)}</div>')
 
 

@@ -171,7 +171,7 @@ def dropped_by_measure(table: pd.DataFrame, names: Mapping[str, str] | None = No
     ``table``: index label, a column a measure ("relative", "rms", "peak"), values 0 to 1; ``names``: common names.
     """
     ranked = table.loc[table.max(axis=1).sort_values(ascending=False, kind="stable").index]
-    title, xlabel = "What each measure of silence would drop, by species", "share dropped"
+    title, xlabel = "Chunks under the threshold by each measure of silence", "share of chunks"
     figure, panels, _, _ = species_rows(list(ranked.index), title, xlabel, names, extra_in=0.3)
     styles = {}
     for name in ranked.columns:
@@ -242,18 +242,21 @@ def _fold_row(axes: Axes, row: int, blocks: list[tuple[str, int]]) -> None:
 
 @styled
 def epoch_balance(table: pd.DataFrame, threshold: int, names: Mapping[str, str] | None = None) -> Figure:
-    """The chunks that each species has beside those of one balanced epoch, most first, to the scale of square roots.
+    """The chunks that each species has beside those of one balanced epoch, most first.
 
     ``table``: index label, columns ``there`` (chunks to train on), ``epoch`` (chunks in the epoch) and ``different``
-    (how many of those are different chunks); ``threshold``: what the epoch takes of each.
+    (how many of those are different chunks); ``threshold``: what the epoch takes of each. Where some species has many
+    times that, the axis is one of square roots, or the epoch could not be seen.
     """
     ranked = table.sort_values("there", ascending=False, kind="stable")
     title = f"One epoch takes {plural(threshold, 'chunk')} of each of {len(ranked)} species"
-    xlabel = "chunks (square-root axis)" if len(ranked) <= MANY_CLASSES else "chunks (square root)"
+    root = bool(len(ranked) and ranked["there"].max() > 8 * threshold)
+    wide = len(ranked) <= MANY_CLASSES
+    xlabel = "chunks" + (" (square-root axis)" if wide else " (square root)") * root
     figure, panels, size, width_in = species_rows(list(ranked.index), title, xlabel, names, extra_in=0.3)
     ends = ranked[["there", "epoch"]].max(axis=1).to_numpy(float)
     texts = [f"{new:,.0f} of {there:,.0f}" for there, new in ranked[["there", "different"]].to_numpy()]
-    limit = max(limit_for(np.sqrt(ends), texts, size, width_in) ** 2, 1.05 * threshold)
+    limit = limit_for(np.sqrt(ends), texts, size, width_in) ** 2 if root else limit_for(ends, texts, size, width_in)
     for axes, part, y in panels:
         rows = ranked.iloc[part]
         axes.barh(y, rows["there"], height=0.75, color=PALE)
@@ -261,9 +264,15 @@ def epoch_balance(table: pd.DataFrame, threshold: int, names: Mapping[str, str] 
         axes.barh(y, rows["different"], height=0.4, color=BLUE)
         write(axes, ends[part], texts[part], size)
         axes.axvline(threshold, color=RED, linestyle="--", linewidth=1)
-        root_axis(axes.xaxis, max(ends.max(initial=0), threshold), limit, 0.09 if len(panels) == 1 else 0.24)
-    keys = [Patch(color=PALE, label="there are"), Patch(color=BLUE, label="in the epoch")]
-    legend(figure, [*keys, Patch(**HATCHED, label="in the epoch again"), _line(f"{threshold:,} of each")])
+        if root:
+            root_axis(
+                axes.xaxis, max(ends.max(initial=0), threshold), max(limit, 1.05 * threshold), 0.09 if wide else 0.24
+            )
+        else:
+            axes.set_xlim(0, max(limit, 1.05 * threshold))
+            count_axis(axes.xaxis, 8 if wide else 3)
+    keys = [Patch(color=PALE, label="there are"), Patch(color=BLUE, label="used: different ones")]
+    legend(figure, [*keys, Patch(**HATCHED, label="used again"), _line(f"{threshold:,} of each")])
     return figure
 
 

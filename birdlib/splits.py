@@ -17,6 +17,7 @@ more in the test: the size of the whole test then decides.
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal
 
 import numpy as np
@@ -115,6 +116,43 @@ def check(splits: pd.DataFrame) -> None:
     first = side_of.groupby(splits["group"]).transform("first")
     _refuse(splits, side_of != first, "its group is on two sides")
     _check_classes(splits)
+
+
+def shared(splits: pd.DataFrame, recordings: pd.DataFrame, fold: int) -> pd.DataFrame:
+    """How much two sides of a fold have in common, counted anew from the recordings themselves.
+
+    Parameters
+    ----------
+    splits : DataFrame
+        As `make` returns it.
+    recordings : DataFrame
+        filename, author and audio_hash of each recording; nobody's and unhashed ones share nothing.
+    fold : int
+        The fold that validates.
+
+    Returns
+    -------
+    DataFrame
+        Rows "recordings", "pieces of identical audio" and "recordists"; columns "training and validation", "training
+        and test" and "validation and test"; values how many are on both. Only recordists may be, when whole recordings
+        are the unit.
+    """
+    columns = {"recordings": "filename", "pieces of identical audio": "audio_hash", "recordists": "author"}
+    table = recordings.merge(splits[["filename", "split", "fold"]], on="filename")
+    validates = table["fold"] == fold
+    sides = {
+        "training": (table["split"] == "train") & ~validates,
+        "validation": validates,
+        "test": table["split"] == "test",
+    }
+    found = {}
+    for one, other in itertools.combinations(sides, 2):
+        pairs = {
+            row: [set(table.loc[sides[each], column].dropna()) for each in (one, other)]
+            for row, column in columns.items()
+        }
+        found[f"{one} and {other}"] = {row: len(left & right) for row, (left, right) in pairs.items()}
+    return pd.DataFrame(found)
 
 
 def side(splits: pd.DataFrame, part: Literal["train", "validation", "test"], fold: int | None = None) -> pd.DataFrame:

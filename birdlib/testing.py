@@ -76,17 +76,23 @@ def test(run: Run, models: dict[int, Classifier]) -> Result:
     return Result(labels, held_out, truth, mean, pd.concat(tables, ignore_index=True), by_fold)
 
 
-def scores(result: Result, traits: pd.DataFrame, baseline_accuracy: float, on: str = "") -> dict[str, Any]:
+def scores(
+    result: Result, traits: pd.DataFrame, baseline_accuracy: float, on: str = "", seed: int = 0
+) -> dict[str, Any]:
     """The section ``test`` of ``metrics.json``: plain numbers, nan where a metric does not exist.
 
-    `on` says what data these are, if they are not real (`birdlib.runs.Run.synthetic`).
+    `on` says what data these are, if they are not real (`birdlib.runs.Run.synthetic`). ``commonest`` is the accuracy of
+    always naming the test's commonest species; ``accuracy_interval`` a 95 % interval by recording.
     """
     kept, labels = result.kept, result.labels
     truth, probabilities = result.truth[kept], result.probabilities[kept]
+    right = probabilities.argmax(axis=1) == truth
     missing = sorted(set(labels) - set(result.chunks["primary_label"]))
     return {
         "on": on,
         **_headline(result, kept, result.probabilities),
+        "accuracy_interval": list(evaluation.interval(right, result.chunks["filename"][kept], seed)),
+        "commonest": float(np.bincount(truth).max() / len(truth)) if len(truth) else float("nan"),
         "baseline": {"accuracy": baseline_accuracy},
         "chance": 1 / len(labels),
         "classes": len(labels),

@@ -23,7 +23,8 @@
 # - look at every file once: how long it is, and whether it is audio at all.
 
 # %% [markdown]
-# The settings of a run live in its run folder. The first notebook writes them there; the others read them.
+# The settings of a run live in its run folder. The first notebook writes them there; the others read them, and what
+# the notebooks before them left there. `open_run` is how each begins.
 
 # %% tags=["parameters"]
 config = None  # "sample", "paper" or a YAML file; None: the run folder's own settings
@@ -40,8 +41,8 @@ run = runs.open_run("01_eda", config, run_dir, data_dir, overrides)
 
 # %% [markdown]
 # Without a folder of recordings we use the **sample data set**. It is synthetic: twelve invented species whose songs
-# are little grammars of sweeps, trills and buzzes, in the layout of BirdCLEF, with all that makes real recordings
-# hard.
+# are little grammars of sweeps, trills and buzzes, in the layout of BirdCLEF, with some of what makes real
+# recordings hard.
 
 # %%
 if run.config.data.dir is None:
@@ -58,7 +59,8 @@ recordings.head(3).T
 
 # %%
 columns = overview.columns(recordings, run.data_dir)
-columns.style.format(thousands=",").set_properties(**{"text-align": "left"})
+left = [{"selector": "th, td", "props": "text-align: left"}]
+columns.style.format(thousands=",").set_table_styles(left)
 
 # %% [markdown]
 # ## The species
@@ -85,11 +87,12 @@ run.save_figure(plots.ranking(authors, "Recordings by recordist", "recordings"),
 run.save_figure(plots.places(recordings["latitude"], recordings["longitude"]), "places")
 
 # %% [markdown]
-# What the recordists heard (a recording may hold several kinds of sound, and counts for each), and how they rated it.
+# What the recordists wrote of their recordings (one may have several types, and counts for each), and how they are
+# rated.
 
 # %%
 types = overview.types(recordings)
-run.save_figure(plots.ranking(types, f"{len(types)} kinds of sound", "recordings"), "types")
+run.save_figure(plots.ranking(types, f"{len(types)} types, as the recordists wrote them", "recordings"), "types")
 
 # %%
 run.save_figure(plots.ratings(recordings["rating"]), "ratings")
@@ -106,8 +109,8 @@ run.save_figure(plots.ranking(background, title, "recordings in whose background
 # %% [markdown]
 # ## The files
 #
-# Now every file is opened. One that cannot be costs itself and nothing else: it goes into the errors table with the
-# reason.
+# Now every file is opened. One that cannot be opened is left out, and stands with its reason in the errors table; the
+# others go on.
 
 # %%
 recordings, unreadable = metadata.inspect(recordings, run.data_dir, run.config)
@@ -138,7 +141,7 @@ overview.odd(recordings)
 run.write_table("recordings", recordings)
 run.finish()
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"] _kg_hide-input=true
 kept, aside = (", ".join(columns.index[columns["kept"] == what]) for what in ("yes", "set aside"))
 seconds = recordings.loc[readable, "duration_s"]
 Markdown(f"""## What we saw{run.synthetic}
@@ -146,8 +149,8 @@ Markdown(f"""## What we saw{run.synthetic}
 - **{len(recordings):,} recordings of {len(counts)} species**: from {counts.min()} of the rarest to {counts.max()} of
   the commonest.
 - Kept: {kept}. Set aside, for the reasons above: {aside}.
-- {people["people"]:,} people made them, one of them {people["largest_share"]:.0%} of all; recorded by
-  one person only: {people["one_only"]} species. {secondary:,} recordings name other species in the background.
+- {people["people"]:,} people made them, one of them {people["largest_share"]:.0%} of all. Species with a single
+  recordist: {people["one_only"]}. {secondary:,} recordings name other species in the background.
 - **Files or rows set aside or repaired: {len(errors)}**, each with its reason above; species that lost all audio:
   {len(left_out)}.
 - {len(seconds):,} files can be read, {seconds.sum() / 3600:,.2f} hours, from {seconds.min():.1f} s to

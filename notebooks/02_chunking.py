@@ -20,6 +20,12 @@
 # - cut every recording into chunks that overlap (of 5 s and by 1 s, unless the settings say otherwise);
 # - measure how loud each chunk is, and leave the silent ones out;
 # - decide, once and for all, which recordings train, which validate and which test.
+#
+# *Words.* **RMS**: the root of the mean square of a stretch of samples, its loudness. **Spectrogram**: a picture of
+# sound; time runs to the right, pitch upwards, and the brighter, the louder, in decibels (dB) under the loudest;
+# black is 80 dB under it, or nothing at all. Its pitch axis is the **mel** scale, which gives low pitches more room,
+# as the ear does. **Fold**: one of several equal parts of the recordings; each takes its turn as the one that
+# *validates*, which is to score a training while it is under way. The *test* is kept for the end.
 
 # %% tags=["parameters"]
 config = None  # "sample", "paper" or a YAML file; None: the run folder's own settings
@@ -45,7 +51,8 @@ files = recordings.loc[metadata.readable(recordings), "filename"].tolist()
 index = chunks.indexed(run, files)
 usable = recordings["filename"].isin(index.audio_hash.index)
 left_out = metadata.labels_without_audio(recordings, usable, run.config)
-run.record_errors(index.problems)
+failed = run.record_errors(index.problems)
+failed if len(failed) else print("All files that the first notebook could open were decoded.")
 
 # %%
 kept = chunks.kept(index.chunks, run.config.silence)
@@ -84,7 +91,7 @@ run.save_figure(plots.energies(index.chunks[measure], silence.threshold, silence
 # To see and to hear (the paper's figure 5): silent chunks from the faintest to the one nearest the threshold, and
 # under each the loudest chunk of the same recording. The waveforms share one scale. Each image is scaled by its own
 # maximum, as the network gets it; that makes patterns of the noise in silence, which is why silent chunks have to go.
-# The players come in the same order and share one gain.
+# (Of digital silence it makes black.) The players come in the same order and share one gain.
 
 # %%
 shown = examples.read(run, examples.silent_and_kept(table, measure))
@@ -98,8 +105,10 @@ players.row(shown, rate)
 # ## Which measure?
 #
 # Measured absolutely, such a threshold throws out quiet recordings whole, and with them much of a species; measured
-# against the loudest moment of the same recording, it throws out pauses. The figure shows the share of each species'
-# chunks that lie under the same threshold by each measure.
+# against the loudest moment of the same recording, it throws out pauses. Neither is perfect: a pause full of wind or
+# insects passes, and a faint call in a recording that has a loud one is lost. The figure shows the share of each
+# species' chunks that lie under the same threshold by each measure (before a recording's loudest chunk is kept in any
+# case).
 
 # %%
 names = overview.names(recordings)
@@ -121,7 +130,8 @@ run.save_figure(plots.chunk_counts(by_class, kept_by_class, names), "chunk_count
 #
 # The unit is never the chunk: neighbouring chunks of one recording are nearly the same, and with one in training and
 # the other in the test, the score would measure memory. Whole recordings (or, with `splits.group_by=author`, all that
-# one person recorded) go to one side; recordings whose audio is identical count as one. (Figure 13.)
+# one person recorded) go to one side; recordings whose audio is identical count as one. (Figure 13. Which of the folds
+# are trained is the setting `folds`.)
 
 # %%
 heard = recordings[usable].assign(audio_hash=recordings["filename"].map(index.audio_hash))
@@ -130,29 +140,32 @@ split = splits.make(heard, settings.test_share, settings.folds, settings.group_b
 run.save_figure(plots.fold_sides(split), "fold_sides")
 
 # %% [markdown]
-# **The leak check.** It looks for a recording or a group on two sides, and stops the run if there is one. Every later
-# notebook that reads the splits makes it again.
+# **The leak check** looks for a recording, a group or a piece of identical audio on two sides, and stops the run if
+# there is one. Every later notebook that reads the splits makes it again. The table counts what two sides of fold 0
+# share, recordists too: these may well be on both while whole recordings are the unit, and only
+# `splits.group_by=author` keeps them apart.
 
 # %%
 splits.check(split)
-sides = split.groupby("group")[["split", "fold"]].nunique().max(axis=1)
-print(f"{len(split):,} recordings in {len(sides):,} groups; on two sides: {(sides > 1).sum()} groups")
+shared = splits.shared(split, heard, fold=0)
+shared
 
 # %%
 run.write_table("splits", split)
 run.finish()
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"] _kg_hide-input=true
 tested, unscored = (split["split"] == "test").sum(), splits.unscored(split)
 Markdown(f"""## What we saw{run.synthetic}
 
 - **{len(table):,} chunks, of which {(~table["kept"]).sum():,} ({(~table["kept"]).mean():.1%}) are silent** and left
   out.
-- The absolute measure at {silence.threshold} would drop {dropped["rms"].mean():.0%} of a species' chunks on average,
-  and {dropped["rms"].max():.0%} of the worst hit; the relative one {dropped["relative"].mean():.0%} and
+- By the absolute measure {dropped["rms"].mean():.0%} of a species' chunks lie under {silence.threshold} on average, and
+  {dropped["rms"].max():.0%} of the worst hit; by the relative one {dropped["relative"].mean():.0%} and
   {dropped["relative"].max():.0%}.
 - **{tested} of {len(split)} recordings ({tested / len(split):.0%}) are held out for the test**, grouped by
-  {settings.group_by}; the rest makes {settings.folds} folds. No group is on two sides.
+  {settings.group_by}; the rest makes {settings.folds} folds. No recording is on two sides;
+  {shared.loc["recordists", "training and test"]} recordists are in both training and test.
 - Species too rare to be in the test: {", ".join(unscored) or "none"}.
-- Files that could not be decoded: {len(index.problems)}; species without any audio: {", ".join(left_out) or "none"}.
+- Further files that could not be decoded: {len(index.problems)}; species without any: {", ".join(left_out) or "none"}.
 """)

@@ -20,6 +20,10 @@
 # - draw an epoch that holds the same number of chunks of every species;
 # - see and hear the six augmentations of the waveform, one by one at three strengths, and together;
 # - cut parts out of the image.
+#
+# *Words.* **Epoch**: one round of training over a set of chunks. **Batch**: the few chunks of it that are looked at
+# together, before the network is changed a little. **Augmentation**: changing a chunk a little each time it is shown,
+# in ways that leave it the same species, so that there seem to be more.
 
 # %% tags=["parameters"]
 config = None  # "sample", "paper" or a YAML file; None: the run folder's own settings
@@ -45,7 +49,8 @@ names = overview.names(run.read_table("recordings"))
 #
 # Each epoch takes `batches.threshold` chunks of every species. The recordings of a species take turns before any of
 # them comes again, and so do the chunks of a recording; turns go on over the epochs. A rare species' chunks repeat
-# within an epoch, and augmentation makes the repetitions differ; of a common one every epoch takes others.
+# within an epoch, and augmentation makes the repetitions differ. A common species' chunks change from epoch to epoch;
+# a few repeat too, since a short recording's only chunk comes again before a long recording's are used up.
 
 # %%
 threshold = run.config.batches.threshold
@@ -61,8 +66,16 @@ run.save_figure(plots.epoch_balance(balance, threshold, names), "epoch_balance")
 #
 # Each effect has a range, and `augmentation.strength` says how much of it is used: in training a chunk draws whether
 # an effect is applied, and how far between nothing and that limit. Below, every effect goes to its limit: at a
-# quarter of the range (weak), at half (middle), and at all of it (strong). (The paper's figures 6 to 8; it gives the
-# cut-off, the band's centre and the clipping of its figure, and the other ranges are ours.)
+# quarter of the range (weak), at half (middle), and at all of it (strong). (The paper's figures 6 to 8; it gives a
+# cut-off of 200 to 6,000 Hz, a band around 5,000 Hz and the clipping of its figure. The other ranges are ours.) The
+# settings of this run:
+
+# %%
+pd.DataFrame.from_dict(augment.limits(run.config), orient="index")
+
+# %% [markdown]
+# Any of them can be overdone: a trill that is stretched or shifted too far is another species' trill. Whether the
+# label still holds is for the ear to judge.
 
 # %%
 chunk = examples.full(run, epoch)
@@ -128,7 +141,7 @@ players.row(sounds, rate)
 # ### Time stretch
 #
 # Makes the song faster or slower and leaves its pitch as it was: in the image everything moves together along the time
-# axis, and no line moves up or down.
+# axis, and no line moves up or down. What is left over at the end is silent.
 
 # %%
 sounds = augment.preview("time_stretch", samples, run.config, seeds)
@@ -154,11 +167,11 @@ players.row(sounds, rate)
 # ## The chain
 #
 # In training each effect comes with its own probability, one after the other. The same chunk eight times, as the
-# settings of this run have it (with `augmentation.where=off` it stays as it was):
+# settings of this run have it, with what was drawn (with `augmentation.where=off` it stays as it was):
 
 # %%
 chain = augment.Chain(run.config)
-several = {f"draw {number + 1}": chain(samples, [*seeds, number]) for number in range(8)}
+several = dict(chain.told(samples, [*seeds, number], f"draw {number + 1}") for number in range(8))
 run.save_figure(plots.sounds(several, spectrogram.images(several.values(), run.config), **scales), "chain")
 
 # %%
@@ -167,8 +180,8 @@ players.row(several, rate)
 # %% [markdown]
 # ## The cut-out
 #
-# A batch leaves the host as 16-bit audio. The image is made by a layer in front of the network, and so is the cut-out,
-# which blanks boxes of the image, so that the network does not hang on a single note. (Figure 9.)
+# The image is made on the device that trains, by a layer in front of the network. So is the cut-out, which blanks
+# boxes of the image, so that the network does not hang on a single note. (Figure 9.)
 
 # %%
 cut = layers.cut_out_preview(spectrogram.image(samples, run.config), run.config, augment.STRENGTHS)
@@ -186,14 +199,16 @@ run.save_figure(plots.images(as_trained, titles, columns=4, **scales), "first_ba
 
 # %%
 run.finish()
+
+# %% jupyter={"source_hidden": true} tags=["hide-input"] _kg_hide-input=true
 most, least = balance["there"].max(), balance["there"].min()
 drawn = {"host": "drawn on the host, before the image is made", "off": "off"}[run.config.augmentation.where]
-Markdown(f"""## What we saw
+Markdown(f"""## What we saw{run.synthetic}
 
 - An epoch holds **{threshold} chunks of each of {len(data.labels)} species, {len(epoch):,} in all**; the training side
   of this fold has from {least:,} to {most:,} of a species, {most / least:.1f} times as many.
 - The waveform augmentation of this run is **{drawn}**, at strength {run.config.augmentation.strength:g}.
-- Filters, noise and clipping change what surrounds a song; **stretching moves it along the time axis, pitch shifting
+- Filters, noise and clipping change how a song is coloured; **stretching moves it along the time axis, pitch shifting
   along the frequency axis**.
 - Nothing here happens to validation or test chunks.
 """)

@@ -11,17 +11,25 @@
 # ---
 
 # %% [markdown]
-# # 4. Phase I: a head on a frozen backbone
+# # 4. Phase I: the head
 #
-# *Notebook 4 of 6.* A backbone that has seen a million photographs already knows edges and textures, and a spectrogram
-# is a picture. A new head has to learn first what to make of them, and its first, wild steps must not spoil the rest.
+# *Notebook 4 of 6.* A **backbone** is the large part of a network that turns an image into a list of features; the
+# **head** after it turns features into species. A backbone that was *pretrained* on a million photographs already knows
+# edges and textures, and a spectrogram is a picture. The paper's, ConvNeXtTiny, is one. Its new head has to learn
+# first what to make of the features, and the head's first, wild steps must not spoil the rest: so in phase I the
+# backbone is frozen. A backbone without pretrained weights has nothing to protect, and is trained whole.
 #
 # In this notebook we
 #
-# - build the classifier: a backbone, pooled, and a head of dense layers;
+# - build the classifier: a backbone, and a head of dense layers;
 # - train it with the backbone frozen, if it comes with pretrained weights, or whole if it does not;
 # - compare it with a small network from scratch, if the settings say so;
 # - see how far that gets on the validation fold.
+#
+# *Words.* **Loss**: how wrong the probabilities are, which training makes smaller (the cross-entropy: 0 is perfect; to
+# guess among 12 species is 2.5). **Learning rate**: how large a step each batch makes. **Validation**: the fold's
+# recordings, which are not trained on. **Softmax**: the last layer, whose outputs are probabilities that sum to 1.
+# **Dropout**, **batch normalisation**: layers that keep a training from learning by heart, and from running away.
 
 # %% tags=["parameters"]
 config = None  # "sample", "paper" or a YAML file; None: the run folder's own settings
@@ -44,10 +52,10 @@ split = run.read_table("splits")
 
 # %% [markdown]
 # ## The model
-#
-# Layer by layer, the backbone as one. The output of each is its shape for one image, which has 128 mel bands, 320
-# frames and three equal channels unless the settings say otherwise. What is not trained is frozen, or the running
-# statistics of a batch normalisation.
+# Layer by layer, the backbone as one. (`custom_cnn`, the paper's first check, is five blocks of convolutions, each
+# looking at a patch of the image twice as large as the one before.) The output is the shape for one image, which has
+# 128 mel bands, 320 frames and three equal channels unless the settings say otherwise. What is not trained is frozen,
+# or the running statistics of a batch normalisation.
 
 # %%
 model = models.build(run.config, len(splits.labels(split)))
@@ -55,11 +63,13 @@ models.table(model).style.hide(axis="index").format(thousands=",")
 
 # %%
 pretrained = run.config.model.weights is not None
-parts = models.table(model).groupby("part")["parameters"].sum()
-frozen = f"""The backbone has pretrained weights. In phase I **its {parts["backbone"]:,} parameters are frozen**; of the
-head's {parts["head"]:,}, all but the running statistics are trained."""
-whole = f"""This backbone has no pretrained weights, so there is nothing to protect: **nothing is frozen**, and the
-backbone's {parts["backbone"]:,} parameters are trained together with the head's {parts["head"]:,}."""
+counted = models.table(model).groupby("part")[["parameters", "trained"]].sum()
+parts, trained = counted["parameters"], counted["trained"]
+frozen = f"""The backbone has pretrained weights. In phase I **its {parts["backbone"]:,} parameters are frozen**, and
+the head's {trained["head"]:,} are trained."""
+whole = f"""This backbone has no pretrained weights, so there is nothing to protect: **nothing is frozen**, and its
+{trained["backbone"]:,} parameters are trained with the head's {trained["head"]:,}. (With pretrained weights, all of
+the backbone's {parts["backbone"]:,} would be frozen.)"""
 Markdown(frozen if pretrained else whole)
 
 # %% [markdown]
@@ -72,8 +82,9 @@ Markdown(frozen if pretrained else whole)
 results = {fold: training.phase_1(run, fold) for fold in run.config.folds}
 
 # %% [markdown]
-# Loss and accuracy, epoch by epoch, and what the callbacks did (the paper's figure 15). Training accuracy is measured
-# on augmented, balanced chunks while the weights still change, so it may well lie under validation's.
+# Loss and accuracy, epoch by epoch, and what the callbacks did (the paper's figure 15). Training's loss and accuracy
+# are of augmented, balanced chunks, and are measured while the weights still change; validation's are of other
+# recordings as they are.
 
 # %%
 histories = {fold: pd.read_csv(run.path(f"history/phase_1_fold_{fold}.csv")) for fold in results}
@@ -96,7 +107,7 @@ if others:
     several = {this: histories[fold].head(run.config.comparison.epochs), **others}
     display(run.save_figure(plots.side_by_side(several, f"The first epochs, fold {fold}"), "comparison"))
 else:
-    display(Markdown("Nothing is compared in this run: what the setting names is what the model is."))
+    display(Markdown("This run's model is itself what it would be compared with, so there is nothing to compare."))
 
 # %% [markdown]
 # ## What was reached
@@ -113,15 +124,15 @@ values = {"val_accuracy": mean, "folds": by_fold, "parameters": results[fold]["p
 run.update_metrics("phase_1", values)
 run.finish()
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"] _kg_hide-input=true
 unscored = [names[label] for label in splits.unscored(split, fold)]
 over = f" (the mean of {len(results)} folds)" if len(results) > 1 else ""
 Markdown(f"""## What we saw{run.synthetic}
 
-- **Frozen: {"the whole backbone; only the head was trained" if pretrained else "nothing; all was trained"}.** Trained
-  parameters: {values["parameters"]["trained"]:,} of {values["parameters"]["all"]:,}.
+- **Frozen: {"the whole backbone; only the head was trained" if pretrained else "nothing"}.** Trained parameters:
+  {values["parameters"]["trained"]:,} of {values["parameters"]["all"]:,}; running statistics are not trained.
 - Fold {fold}: {callbacks.told(histories[fold], run.config.phase_1)}
-- **Validation accuracy after phase I: {mean:.1%}**{over}, {mean * model.output_shape[-1]:.1f} times chance. The paper,
-  on the {paper.SPECIES} species of BirdCLEF 2024: {paper.ACCURACY["phase_1"]:.2%}.
+- **Validation accuracy after phase I: {mean:.1%}**{over}, {mean * model.output_shape[-1]:.1f} times chance. The
+  paper's, {paper.where(splits.labels(split))}: {paper.ACCURACY["phase_1"]:.2%}.
 - Species too rare to be in this validation fold: {", ".join(unscored) or "none"}.
 """)

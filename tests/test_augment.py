@@ -330,7 +330,7 @@ def test_the_amounts_of_previews_are_what_is_done():
 
 def test_clipping_is_shown_as_in_the_papers_figure_too():
     title, clipped = list(augment.preview("clipping", SONG, PAPER, [0]).items())[-1]
-    assert title == "the paper's figure: 90 % of the samples clipped"
+    assert title == "the paper's figure: 90% of the samples clipped"
     at_the_limits = np.mean((clipped == clipped.max()) | (clipped == clipped.min()))
     assert at_the_limits == pytest.approx(0.9, abs=0.02)
 
@@ -348,3 +348,19 @@ def test_without_audiomentations_a_preview_says_so(monkeypatch):
     ((title, samples),) = augment.preview("pitch_shift", SONG, PAPER, [0]).items()
     assert "pip install 'birdlib[augment]'" in title
     np.testing.assert_array_equal(samples, SONG)
+
+
+def test_the_limits_are_said_with_how_often():
+    limits = augment.limits(PAPER)
+    assert list(limits) == list(EFFECTS)
+    assert limits["high_pass"] == {"applied to": "50% of chunks", "at most": "cut-off 6.0 kHz"}
+
+
+def test_what_was_drawn_is_told():
+    title, changed = Chain(ALWAYS).told(SONG, [1], "draw 1")
+    assert title == "draw 1: " + ", ".join(name.replace("_", " ") for name in EFFECTS)
+    np.testing.assert_array_equal(changed, Chain(ALWAYS)(SONG, [1]))
+    never = configs.load("paper", {f"augmentation.{name}.probability": 0 for name in EFFECTS})
+    assert Chain(never).told(SONG, [1], "draw 2")[0] == "draw 2: nothing"
+    off = configs.load("paper", {"augmentation.where": "off"})
+    assert Chain(off).told(SONG, [1], "draw 3")[0] == "draw 3: nothing"

@@ -162,7 +162,7 @@ def test_from_and_only_together(refused, tmp_path):
 
 def test_a_stage_whose_input_is_missing(refused, data, tmp_path):
     line = refused("run", "--data-dir", data, "--only", "04", "--run-dir", tmp_path / "run")
-    assert "run the notebook 02_chunking, which makes it, first" in line
+    assert "run the notebook 01_eda, which makes it, first" in line
 
 
 # --- what is wrong with the run folder -------------------------------------------------------------------------------

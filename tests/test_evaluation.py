@@ -204,3 +204,36 @@ def test_per_class_precision_of_a_class_never_predicted_does_not_exist():
     table = evaluation.per_class(np.array([0, 1]), np.array([[0.9, 0.1], [0.8, 0.2]]), ["a", "b"])
     assert math.isnan(table.loc["b", "precision"])
     assert table.loc["b", "recall"] == 0
+
+
+# ---- intervals
+
+
+def test_an_interval_of_independent_samples_is_the_binomials():
+    right = np.zeros(400)
+    right[:100] = 1
+    low, high = evaluation.interval(right, [str(number) for number in range(400)], seed=0)
+    half = 1.96 * np.sqrt(0.25 * 0.75 / 400)
+    assert (low, high) == pytest.approx((0.25 - half, 0.25 + half), abs=0.006)
+
+
+def test_an_interval_widens_where_samples_come_in_groups():
+    right = np.repeat(np.random.default_rng(0).integers(0, 2, 40), 10)
+    low, high = evaluation.interval(right, np.repeat(np.arange(40), 10), seed=0)
+    half = 1.96 * np.sqrt(right.mean() * (1 - right.mean()) / 40)  # as of 40 samples, not of 400
+    assert (low, high) == pytest.approx((right.mean() - half, right.mean() + half), abs=0.03)
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say():
+    rng, covered = np.random.default_rng(1), 0
+    for trial in range(200):
+        shares = rng.beta(2, 2, 30)  # of 30 recordings with 4 chunks each, each right with its own probability
+        right = rng.random((30, 4)) < shares[:, None]
+        low, high = evaluation.interval(right.ravel(), np.repeat(np.arange(30), 4), seed=trial, repeats=300)
+        covered += low <= 0.5 <= high
+    assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_an_interval_of_nothing_and_of_one_group():
+    assert np.isnan(evaluation.interval(np.zeros(0), [], seed=0)).all()
+    assert evaluation.interval(np.array([1.0, 0.0]), ["a", "a"], seed=0) == (0.5, 0.5)

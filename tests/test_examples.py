@@ -51,8 +51,8 @@ def test_sounds_are_read_and_no_title_swallows_another(start_run, tiny_config, t
     run = start_run(tmp_path, tiny_config, "03")
     table = run.read_table("chunks").iloc[[0, 0, 1]].assign(title=["same", "same", "other"])
     sounds = examples.read(run, table)
-    assert list(sounds) == ["same", "same #2", "other"]
-    np.testing.assert_array_equal(sounds["same"], sounds["same #2"])
+    assert list(sounds) == ["same", "same ", "other"]
+    np.testing.assert_array_equal(sounds["same"], sounds["same "])
     assert sounds["same"].dtype == np.float32
     assert len(sounds["same"]) == 5 * RATE_HZ
 
@@ -83,10 +83,22 @@ def test_changed_minds_are_the_strongest_of_both_kinds():
     shown = examples.changed(before, after, NAMES, count=3)
     assert shown["filename"].tolist() == ["1", "5", "4"]
     assert shown["title"].tolist() == [
-        "Bee Bird →\nAnt Bird (now right)",
-        "Bee Bird →\nAnt Bird (now right)",
-        "Bee Bird →\nAnt Bird (truly Bee Bird)",
+        "I: Bee Bird\nII: Ant Bird\nwhich is right",
+        "I: Bee Bird\nII: Ant Bird\nwhich is right",
+        "I: Bee Bird\nII: Ant Bird\ntruly Bee Bird",
     ]
+
+
+def test_right_and_the_gain():
+    sure, wrong = (0.8, 0.1, 0.1), (0.1, 0.8, 0.1)
+    names = [f"{number}" for number in range(40)]
+    before = predictions([(name, "a", wrong if number < 20 else sure) for number, name in enumerate(names)])
+    after = predictions([(name, "a", wrong if number < 10 else sure) for number, name in enumerate(names)])
+    assert examples.right(before).sum() == 20
+    assert examples.changes(before, after).to_numpy().tolist() == [[20, 0], [10, 10]]
+    low, high = examples.gain_interval(before, after, 0)
+    # 10 of 40 gained: a normal interval of a share of 0.25 is 0.25 +- 0.134.
+    assert (low, high) == pytest.approx((0.116, 0.384), abs=0.03)
 
 
 def test_no_mind_was_changed():

@@ -18,22 +18,12 @@ BACKENDS = ("keras", "tensorflow", "jax", "torch")
 LINES = 360
 
 # The rooms from top to bottom: a module imports only from those after it.
-WITH_KERAS = ("cli", "series", "testing", "soundscapes", "training", "callbacks", "models", "batches", "layers")
+WITH_KERAS = (
+    *("cli", "series", "testing", "soundscapes", "training", "features", "callbacks", "models", "batches", "layers"),
+)
 WITHOUT_KERAS = (
-    *(
-        "classifier",
-        "epochs",
-        "baseline",
-        "evaluation",
-        "paper",
-        "examples",
-        "augment",
-        "sources",
-        "splits",
-        "dealing",
-        "chunks",
-    ),
-    *("ration", "store", "pcm"),
+    *("classifier", "epochs", "baseline", "examples", "evaluation", "paper", "augment", "sources", "splits"),
+    *("dealing", "chunks", "ration", "store", "pcm"),
     *("spectrogram", "sample", "songs", "ogg", "overview", "metadata", "audio", "parallel", "players", "plots"),
     *("plots_results", "plots_training", "plots_chunks", "plots_sound", "plots_data", "plots_style"),
     *("runs", "stages", "writing", "config", "settings", "chance"),

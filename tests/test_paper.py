@@ -25,6 +25,11 @@ def test_other_data_are_said_to_be_others():
     assert table["times chance here"].tolist() == ["1.0", "2.0", "2.4"]
 
 
+def test_without_a_test_there_is_nothing_beside_the_papers():
+    table = paper.beside({**METRICS, "test": {"accuracy": None}}, ["a", "b"])
+    assert table.iloc[2].tolist() == ["–", "–", "56.82%", "103.4"]
+
+
 def test_birdclef_2024_is_known_by_its_labels(shared):
     labels = labels_of_2024(shared)
     assert paper.is_its_data(labels[::-1])
@@ -36,3 +41,8 @@ def test_birdclef_2024_is_known_by_its_labels(shared):
 @pytest.mark.parametrize("labels", [[], ["asikoe2"]])
 def test_a_few_labels_are_not_the_papers_data(labels):
     assert not paper.is_its_data(labels)
+
+
+def test_on_which_data_the_papers_numbers_are(shared):
+    assert paper.where(labels_of_2024(shared)) == "on the 182 species of BirdCLEF 2024"
+    assert paper.where(["a", "b"]).endswith("BirdCLEF 2024, which are other data than these 2")

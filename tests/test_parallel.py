@@ -328,9 +328,9 @@ def test_a_script_without_a_guard_that_is_ended_leaves_no_worker(end, tmp_path):
     ) as script:
         pids = {int(script.stdout.readline()) for _ in range(2)}
         script.send_signal(end)
-        assert script.wait(5) != 0
+        assert script.wait(30) != 0
     assert script.pid not in pids
-    assert wait_until(lambda: not any(map(is_alive, pids)), 5)
+    assert wait_until(lambda: not any(map(is_alive, pids)), 30)
 
 
 # ---- progress

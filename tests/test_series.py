@@ -400,7 +400,7 @@ def test_with_shuffled_labels_the_network_falls_to_chance(sample_run, tmp_path):
 def test_a_pretrained_backbone_is_frozen_compared_and_fine_tuned_over_folds(tiny_data, tmp_path):
     body = keras.applications.MobileNet(include_top=False, input_shape=(32, 64, 3), weights=None)
     body.save_weights(tmp_path / "mobilenet.weights.h5")
-    model = {"model.backbone": "mobilenet", "model.weights": tmp_path / "mobilenet.weights.h5", "folds": "0,1"}
+    model = {"model.backbone": "mobilenet", "model.weights": str(tmp_path / "mobilenet.weights.h5"), "folds": "0,1"}
     compared = {"comparison.models": "custom_cnn,from_scratch", "comparison.epochs": 1}
     folder = series.run("sample", tiny_data, tmp_path / "run", {**TINY, **model, **compared})
     text = text_of(executed(folder, "04_phase_1"))

@@ -495,3 +495,19 @@ def test_settings_out_of_range(setting):
         splits.make(
             recordings_of({"a": 3}), **{"test_share": 0.15, "folds": 4, "group_by": "recording", "seed": 0} | setting
         )
+
+
+# ---- what sides share
+
+
+def test_what_two_sides_share_is_counted_by_hand():
+    names = ["a.ogg", "b.ogg", "c.ogg", "d.ogg", "e.ogg"]
+    split = pd.DataFrame({"filename": names, "primary_label": "x", "group": names})
+    split = split.assign(split=["train", "train", "train", "test", "test"], fold=np.int8([0, 1, 1, -1, -1]))
+    about = pd.DataFrame({"filename": names, "author": ["ann", "ann", "bob", "bob", None]})
+    about["audio_hash"] = ["1", "2", "3", "3", None]
+    table = splits.shared(split, about, 0)
+    assert table.loc["recordings"].tolist() == [0, 0, 0]
+    assert table.loc["pieces of identical audio"].tolist() == [0, 1, 0]  # c and d: `make` would have put them together
+    assert table.loc["recordists"].tolist() == [1, 1, 0]
+    assert table.columns.tolist() == ["training and validation", "training and test", "validation and test"]

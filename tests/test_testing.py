@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from birdlib import chunks, splits, testing
+from birdlib import chunks, splits, testing, training
 from birdlib import config as configs
 from birdlib.classifier import Classifier
 
@@ -23,9 +23,19 @@ def uniform(images: np.ndarray) -> np.ndarray:
     return np.full((len(images), 4), 0.25)
 
 
+def with_validation(run):
+    """The run, as if phase II had said of every validation chunk much the same: mostly the first species."""
+    for fold in (0, 1):
+        data = training.fold_data(run.read_table("chunks"), run.read_table("splits"), fold, run.config)
+        front = data.validation[["filename", "start_s", "primary_label"]]
+        said = dict(zip(data.labels, np.float32([0.7, 0.1, 0.1, 0.1]), strict=True))
+        run.write_table(f"validation_phase_2_fold_{fold}", front.assign(**said))
+    return run
+
+
 @pytest.fixture(scope="module")
 def run(tiny_config, tmp_path_factory, start_run):
-    return start_run(tmp_path_factory.mktemp("run"), tiny_config, "06_testing")
+    return with_validation(start_run(tmp_path_factory.mktemp("run"), tiny_config, "06_testing"))
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +68,7 @@ def test_the_predictions_table_keeps_its_contract(run, result):
     split = run.read_table("splits").set_index("filename")
     validation = table[table["split"] == "validation"]
     assert (split.loc[validation["filename"], "fold"].to_numpy() == validation["fold"]).all()
+    assert np.unique(validation[result.labels].to_numpy(), axis=0) == pytest.approx(np.array([[0.7, 0.1, 0.1, 0.1]]))
     assert (split.loc[table["filename"], "primary_label"].to_numpy() == table["primary_label"]).all()
     every = run.read_table("chunks")
     kept = every[chunks.kept(every, run.config.silence)]
@@ -93,7 +104,7 @@ def test_scores_agree_with_scikit_learn(run, result):
 
 def test_without_a_test_there_are_no_scores(tiny_config, tmp_path, start_run):
     config = configs.load("sample", {**tiny_config.model_dump(), "splits.test_share": 0})
-    run = start_run(tmp_path, config, "06_testing")
+    run = with_validation(start_run(tmp_path, config, "06_testing"))
     result = testing.test(run, {0: Classifier(uniform, config)})
     baseline = testing.baseline_score(run, result)
     scores = testing.scores(result, testing.traits(run, result.labels), baseline)

@@ -276,7 +276,7 @@ def test_a_fold_that_is_done_is_not_trained_again_when_its_stage_goes_on(new_run
 @pytest.mark.usefixtures("trainings")
 def test_a_training_that_breaks_leaves_no_model(new_run, config, monkeypatch):
     run = new_run("broken", config)
-    monkeypatch.setattr(training, "validate", lambda *_: 1 / 0)
+    monkeypatch.setattr(training, "predictions", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         training.phase_1(run, 0)
     assert not list((run.dir / "models").iterdir())
@@ -463,8 +463,9 @@ def test_a_comparison_trains_for_real(new_run, tiny_data):
     assert not list(run.dir.glob("models/*"))  # it is looked at, and used for nothing
 
 
-def history_of(val_loss, rates):
-    return pd.DataFrame({"val_loss": val_loss, "learning_rate": rates})
+def history_of(val_loss, rates, first=0):
+    epochs = range(first, first + len(rates))
+    return pd.DataFrame({"epoch": epochs, "val_loss": val_loss, "learning_rate": rates})
 
 
 def test_what_the_callbacks_did_is_told(config):
@@ -473,6 +474,7 @@ def test_what_the_callbacks_did_is_told(config):
     assert "lowest validation loss was in epoch 1" in told
     assert "lowered to 0.5 of itself before epoch 3" in told
     assert "All 4 epochs" in told
-    told = callbacks.told(history_of([1, 2, 3], [0.1, 0.1, 0.1]), settings)
+    told = callbacks.told(history_of([1, 2, 3], [0.1, 0.1, 0.1], first=10), settings)
+    assert "in epoch 10" in told
     assert "never lowered" in told
-    assert "ended early after epoch 2" in told
+    assert "ended early after epoch 12" in told
