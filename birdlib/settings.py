@@ -240,7 +240,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "sample": {
         "sources.kind": "lazy",  # so small a data set is not worth a folder outside the run's
-        "sources.kind": "lazy",
         "batches.threshold": 24,
         "batches.validation_chunks_per_recording": None,
         "augmentation.strength": 0.5,

@@ -357,11 +357,11 @@ def test_the_disk_sets_a_limit_too(start, data, monkeypatch):
     usage = shutil.disk_usage(data[0])
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
     held = store.open_store(data[0], start().config)
-    assert held.budget(50.0) == 800_000
+    assert held.budget(50.0) == 500_000
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=500_000))  # it has been filled since
-    assert held.budget(50.0) == 800_000
-    assert held.budget(0.0003) == 300_000
-    assert held.budget(50.0) == 400_000
+    assert held.budget(50.0) == 500_000
+    assert held.budget(0.0002) == 200_000
+    assert held.budget(50.0) == 250_000
     held.forget_budget()
     monkeypatch.undo()
     assert held.budget(0.001) == 1_000_000
