@@ -4,6 +4,7 @@
 
 Prints a table and writes benchmarks/out/backbones.json. What a backbone has learnt is kept there, and it is not trained
 again; the speeds of all are measured anew, one after the other in the same run, with their ratios to the custom CNN's.
+With --speeds-only nothing is trained.
 """
 
 import argparse
@@ -51,7 +52,7 @@ def settings(name: str, weights: str | None) -> configs.Config:
 
 
 def learnt(name: str, weights: str | None, run_dir: Path) -> dict[str, object]:
-    """Parameters, and the accuracy on the sample's validation fold."""
+    """The accuracy on the sample's validation fold."""
     config = settings(name, weights)
     run = runs.Run(run_dir, config, stages.stage("04"))
     data = training.fold_data(run.read_table("chunks"), run.read_table("splits"), 0, config)
@@ -62,19 +63,18 @@ def learnt(name: str, weights: str | None, run_dir: Path) -> dict[str, object]:
     predicted = training.predictions(models.load(best), data, LazySource(run.data_dir, config), config)
     accuracy = training.accuracy(predicted, data.labels)
     best.unlink()
-    times_chance = accuracy * len(data.labels)
-    parameters = models.backbone(model).count_params()
-    return {"parameters": parameters, "validation_accuracy": accuracy, "times_chance": times_chance}
+    return {"validation_accuracy": accuracy, "times_chance": accuracy * len(data.labels)}
 
 
 def speeds(name: str) -> dict[str, float]:
-    """Images a second in training all of it, and in predicting, batches of 16 that lie in memory."""
+    """Parameters; images a second in training all of it, and in predicting, batches of 16 that lie in memory."""
     config = settings(name, None)
     model = models.build(config, 12)
     model.compile("adam", "categorical_crossentropy")
     images = np.random.default_rng(0).uniform(0, 255, (16, *config.image_shape)).astype("float32")
     truth = np.eye(12, dtype="float32")[np.arange(16) % 12]
     return {
+        "backbone_parameters": models.backbone(model).count_params(),
         "training_images_s": images_a_second(lambda: model.train_on_batch(images, truth), 16),
         "predicting_images_s": images_a_second(lambda: model.predict_on_batch(images), 16),
     }
@@ -84,20 +84,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("backbones", nargs="*", default=BACKBONES)
     parser.add_argument("--weights", action="append", default=[], metavar="BACKBONE=FILE", help="pretrained weights")
+    parser.add_argument("--speeds-only", action="store_true", help="train nothing")
     options = parser.parse_args()
     files = dict(text.split("=", 1) for text in options.weights)
     run_dir, out = OUT / "backbones_run", OUT / "backbones.json"
-    for number in ("01", "02"):
+    for number in () if options.speeds_only else ("01", "02"):
         series.run("sample", run_dir=run_dir, only=number)
     key = {"settings": SETTINGS, "backend": keras.backend.backend(), "keras": keras.__version__, "cpus": os.cpu_count()}
     rows = kept["rows"] if (kept := read_json(out)).get("key") == key else {}
     for name, weights in [*((each, None) for each in options.backbones), *files.items()]:
         row = name + (" (pretrained)" if weights else "")
-        if row not in rows:
+        if row not in rows and not options.speeds_only:
             rows[row] = learnt(name, weights, run_dir)
             write_json(out, {"key": key, "rows": rows})
-    rates = {row: speeds(row.split()[0]) for row in rows if "(" not in row}
-    table = pd.DataFrame.from_dict(rows, orient="index").join(pd.DataFrame.from_dict(rates, orient="index"))
+    rates = pd.DataFrame.from_dict({name: speeds(name) for name in options.backbones}, orient="index")
+    table = rates.join(pd.DataFrame.from_dict(rows, orient="index"), how="outer") if rows else rates
     for column in ("training_images_s", "predicting_images_s"):
         table[f"{column.split('_')[0]}_ratio"] = table[column] / table.loc["custom_cnn", column]
     print(json.dumps(key))
