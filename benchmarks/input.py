@@ -30,6 +30,7 @@ import soundfile
 from birdlib import audio, batches, chance, chunks, sample, sources, store
 from birdlib import config as configs
 from birdlib.augment import Chain
+from birdlib.parallel import map_files
 from birdlib.writing import write_json
 
 OUT = Path(__file__).parent / "out"
@@ -189,13 +190,27 @@ def host(repeats: int) -> Iterator[dict[str, object]]:
 # ---- index_vs_decode, index_2_workers
 
 
+def decode_file(path: Path) -> None:
+    """libsndfile alone, from front to back, in pieces of 4 s."""
+    buffer = np.empty((4 * RATE_HZ, 1), np.float32)
+    with soundfile.SoundFile(path) as file:
+        while len(file.read(out=buffer)):
+            pass
+
+
+def paths() -> list[Path]:
+    return [recordings() / "train_audio" / name for name in filenames()]
+
+
 def decode(_: int) -> None:
-    """libsndfile alone: every file from front to back into one buffer."""
-    buffer = np.empty((10 * RATE_HZ, 1), np.float32)
-    for name in filenames():
-        with soundfile.SoundFile(recordings() / "train_audio" / name) as file:
-            while len(file.read(out=buffer)):
-                pass
+    for path in paths():
+        decode_file(path)
+
+
+def decode_apart(workers: int) -> None:
+    """The same in other processes, as indexing does it."""
+    for _, _ in map_files(decode_file, paths(), 120, workers):
+        pass
 
 
 def index(workers: int) -> None:
@@ -217,15 +232,24 @@ def indexing(repeats: int) -> Iterator[dict[str, object]]:
         name: statistics.median(one / other for one, other in zip(taken["decode"], taken[name], strict=True))
         for name in ("index", "store")
     }
-    hours = sum(soundfile.info(recordings() / "train_audio" / name).duration for name in filenames()) / 3600
+    hours = sum(soundfile.info(path).duration for path in paths()) / 3600
     note(f"{RECORDINGS} recordings, {hours:.2f} h: " + _seconds(taken))
     note(f"with the pcm store in the same pass: {over['store']:.3g} times the speed of decoding")
     yield row(
         "index_vs_decode", over["index"], "times its speed, CPU time", "higher", "libsndfile decoding the same files"
     )
-    both = in_turns({"one": lambda _: index(1), "two": lambda _: index(2)}, repeats, time.perf_counter)
+    ways = {"one": lambda _: index(1), "two": lambda _: index(2)}
+    bare = {
+        f"decoding in {name}": lambda _, workers=workers: decode_apart(workers)
+        for name, workers in (("one", 1), ("two", 2))
+    }
+    both = in_turns({**ways, **bare}, repeats, time.perf_counter)
     note("wall-clock: " + _seconds(both))
-    value = statistics.median(one / two for one, two in zip(both["one"], both["two"], strict=True))
+    value, room = (
+        statistics.median(one / two for one, two in zip(both[f"{what}one"], both[f"{what}two"], strict=True))
+        for what in ("", "decoding in ")
+    )
+    note(f"two processes that only decode are {room:.3g} times as fast as one: what the machine has to give just now")
     yield row("index_2_workers", value, "times as fast, wall-clock", "higher", "one worker")
 
 
