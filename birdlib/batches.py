@@ -51,10 +51,8 @@ class TrainingBatches(keras.utils.PyDataset):
     ) -> None:
         super().__init__()
         self.source, self.batch_size, self.seed = source, batch_size, config.seed
-        self.places, self.chunk_samples = (
-            list(zip(chunks["filename"], chunks["start_s"], strict=True)),
-            config.chunk_samples,
-        )
+        self.places = list(zip(chunks["filename"], chunks["start_s"], strict=True))
+        self.chunk_samples = config.chunk_samples
         self.plan = BalancedPlan(chunks, labels, config.batches.threshold, config.seed)
         self.chain = Chain(config)
         self.config = config

@@ -30,7 +30,7 @@ class Classifier:
 
     def probabilities(self, audio: Sequence[np.ndarray]) -> np.ndarray:
         """A batch of chunks, each int16 or float (samples,) -> float32 (batch, classes)."""
-        images = np.stack([spectrogram.image(chunk, self.config) for chunk in audio])
+        images = np.stack(spectrogram.images(audio, self.config))
         return np.asarray(self.predict(images), np.float32)
 
     def over(self, count: int, read: Callable[[int], np.ndarray], description: str = "predicting") -> np.ndarray:
@@ -43,7 +43,7 @@ class Classifier:
         results: list[np.ndarray] = []
 
         def images(rows: range) -> np.ndarray:
-            return np.stack([spectrogram.image(read(row), self.config) for row in rows])
+            return np.stack(spectrogram.images(map(read, rows), self.config))
 
         with ThreadPoolExecutor(1) as pool, tqdm(total=count, desc=description, unit="chunk", mininterval=1.0) as bar:
             ahead = pool.submit(images, batches[0]) if batches else None

@@ -47,8 +47,8 @@ def places(config: Config) -> dict[str, slice]:
 
 def of(config: Config, epoch: int, slots: Sequence[int]) -> np.ndarray:
     """The numbers of the samples in these slots of an epoch: float32 (slots, `count`); nothing is mixed yet."""
-    drawn = [chance.rng(config.seed, "device", epoch, slot).random(count(config), np.float32) for slot in slots]
-    drawn = np.stack(drawn)
+    size = count(config)
+    drawn = np.stack([chance.rng(config.seed, "device", epoch, slot).random(size, np.float32) for slot in slots])
     drawn[:, places(config)["mixup"]] = 0
     return drawn
 

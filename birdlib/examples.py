@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from birdlib.runs import Run
 
 
+PLACE = ["filename", "start_s", "primary_label"]  # of predictions; all their other columns are classes
+
+
 def read(run: Run, shown: pd.DataFrame) -> dict[str, np.ndarray]:
     """The chunks as sounds: title -> float32 (samples,). A title that comes again gets a blank more, to be another."""
     source, sounds = sources.by_settings(run.data_dir, run.config), {}
@@ -62,7 +65,7 @@ def _titled(chunks: pd.DataFrame, words: str, energy: str) -> pd.DataFrame:
         f"{words.format(name)}\nenergy {value:.2g}"
         for name, value in zip(chunks["filename"], chunks[energy], strict=True)
     ]
-    return chunks[["filename", "start_s", "primary_label"]].assign(title=titles)
+    return chunks[PLACE].assign(title=titles)
 
 
 def full(run: Run, chunks: pd.DataFrame, looked_at: int = 60) -> pd.Series:
@@ -84,13 +87,13 @@ def changed(before: pd.DataFrame, after: pd.DataFrame, names: Mapping[str, str],
     Both: predictions of the same chunks, with filename, start_s, primary_label and a column a class. Within each kind,
     those whose right species' probability changed most come first, and no recording twice.
     """
-    labels = [column for column in before.columns if column not in ("filename", "start_s", "primary_label")]
+    labels = _classes(before)
     truth = before["primary_label"].to_numpy()
     first, then = (_likeliest(table, labels) for table in (before, after))
     at = pd.Index(labels).get_indexer(truth)
     rows = np.arange(len(before))
     gain = after[labels].to_numpy()[rows, at] - before[labels].to_numpy()[rows, at]
-    table = before[["filename", "start_s", "primary_label"]].assign(gain=gain, first=first, then=then)
+    table = before[PLACE].assign(gain=gain, first=first, then=then)
     fate = np.where(then == truth, "which is right", ["truly " + _name(names, label) for label in truth])
     table["title"] = [
         f"I: {_name(names, was)}\nII: {_name(names, now)}\n{end}"
@@ -105,8 +108,7 @@ def changed(before: pd.DataFrame, after: pd.DataFrame, names: Mapping[str, str],
 
 def right(predictions: pd.DataFrame) -> pd.Series:
     """Whether each chunk's likeliest species is the right one (bool). ``predictions``: as in `changed`."""
-    labels = [column for column in predictions.columns if column not in ("filename", "start_s", "primary_label")]
-    return pd.Series(_likeliest(predictions, labels) == predictions["primary_label"].to_numpy())
+    return pd.Series(_likeliest(predictions, _classes(predictions)) == predictions["primary_label"].to_numpy())
 
 
 def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
@@ -131,21 +133,23 @@ def confused(
     """
     said = _likeliest(predictions, labels)
     rows = []
-    for right, taken, _ in pairs:
-        mistaken = predictions[(predictions["primary_label"] == right) & (said == taken)]
-        rows.append(_surest(mistaken, taken, f"{_name(names, right)}\ntaken for {_name(names, taken)}"))
-        for label in (right, taken):
+    for true, taken, _ in pairs:
+        mistaken = predictions[(predictions["primary_label"] == true) & (said == taken)]
+        rows.append(_surest(mistaken, taken, f"{_name(names, true)}\ntaken for {_name(names, taken)}"))
+        for label in (true, taken):
             sure = predictions[(predictions["primary_label"] == label) & (said == label)]
             rows.append(_surest(sure, label, f"{_name(names, label)}\nrecognised"))
-    columns = ["filename", "start_s", "primary_label", "title"]
+    columns = [*PLACE, "title"]
     return pd.concat([*rows, pd.DataFrame(columns=columns)], ignore_index=True)[columns]
 
 
 def _surest(chunks: pd.DataFrame, label: str, title: str) -> pd.DataFrame:
     best = chunks.nlargest(1, label)
-    return best[["filename", "start_s", "primary_label"]].assign(
-        title=[f"{title} ({value:.0%})" for value in best[label]]
-    )
+    return best[PLACE].assign(title=[f"{title} ({value:.0%})" for value in best[label]])
+
+
+def _classes(predictions: pd.DataFrame) -> list[str]:
+    return [column for column in predictions.columns if column not in PLACE]
 
 
 def _likeliest(predictions: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:

@@ -6,6 +6,7 @@ epochs (the views) once; the head then trains on its features for as many epochs
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import keras
@@ -31,6 +32,7 @@ class CachedEpochs:
 
     def __init__(self, views: list[tuple[np.ndarray, np.ndarray]], batch_size: int, seed: int | None) -> None:
         self.views, self.batch_size, self.seed = views, batch_size, seed
+        self._order = lru_cache(2)(self._shuffled)
 
     @property
     def num_batches(self) -> int:
@@ -40,11 +42,12 @@ class CachedEpochs:
     def batch(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Batch `index` of `epoch`."""
         features, targets = self.views[epoch % len(self.views)]
-        rows = np.arange(len(features))
-        if self.seed is not None:
-            rows = chance.rng(self.seed, "features", epoch).permutation(rows)
-        rows = rows[index * self.batch_size : (index + 1) * self.batch_size]
+        rows = self._order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
         return features[rows], targets[rows]
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        rows = np.arange(len(self.views[epoch % len(self.views)][0]))
+        return rows if self.seed is None else chance.rng(self.seed, "features", epoch).permutation(rows)
 
 
 class _AsTraining(keras.layers.Layer):

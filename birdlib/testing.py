@@ -13,6 +13,7 @@ from birdlib import baseline, chunks, classifier, evaluation, metadata, sources,
 if TYPE_CHECKING:
     from birdlib.classifier import Classifier
     from birdlib.runs import Run
+    from birdlib.sources import Source
 
 
 class Result(NamedTuple):
@@ -63,15 +64,16 @@ def test(run: Run, models: dict[int, Classifier]) -> Result:
     every = run.read_table("chunks")
     every["kept"] = chunks.kept(every, run.config.silence)
     held_out = _of_side(every, splits.side(split_table, "test"))
+    kept, source = held_out["kept"].to_numpy(), sources.open_source(run)
     tables, by_fold = [], {}
     for fold, model in models.items():
         validation = run.read_table(f"validation_phase_2_fold_{fold}")
         tables.append(_table(validation, validation[labels].to_numpy(), labels, "validation", fold))
-        by_fold[fold] = _predict(run, model, held_out, labels)
-        tables.append(_table(held_out, by_fold[fold], labels, "test", fold))
+        by_fold[fold] = _predict(model, source, held_out, labels)
+        tables.append(_table(held_out[kept], by_fold[fold][kept], labels, "test", fold))
     mean = np.mean(list(by_fold.values()), axis=0)
     if len(by_fold) > 1:
-        tables.append(_table(held_out, mean, labels, "test", -1))
+        tables.append(_table(held_out[kept], mean[kept], labels, "test", -1))
     truth = pd.Index(labels).get_indexer(held_out["primary_label"])
     return Result(labels, held_out, truth, mean, pd.concat(tables, ignore_index=True), by_fold)
 
@@ -135,18 +137,16 @@ def _of_side(chunk_table: pd.DataFrame, side: pd.DataFrame) -> pd.DataFrame:
     return chunk_table.merge(side[["filename", "primary_label"]], on="filename").reset_index(drop=True)
 
 
-def _predict(run: Run, model: Classifier, chunk_table: pd.DataFrame, labels: list[str]) -> np.ndarray:
-    source = sources.open_source(run)
+def _predict(model: Classifier, source: Source, chunk_table: pd.DataFrame, labels: list[str]) -> np.ndarray:
     rows = list(zip(chunk_table["filename"], chunk_table["start_s"], strict=True))
     return model.over(len(rows), lambda row: source.read(*rows[row])).reshape(-1, len(labels))
 
 
 def _table(chunk_table: pd.DataFrame, values: np.ndarray, labels: list[str], split: str, fold: int) -> pd.DataFrame:
-    kept = chunk_table["kept"].to_numpy() if "kept" in chunk_table else np.ones(len(chunk_table), bool)
-    front = chunk_table.loc[kept, ["filename", "start_s"]].assign(
+    front = chunk_table[["filename", "start_s"]].assign(
         split=split, fold=np.int8(fold), primary_label=chunk_table["primary_label"]
     )
-    columns = pd.DataFrame(values[kept], columns=labels, index=front.index, dtype="float32")
+    columns = pd.DataFrame(values, columns=labels, index=front.index, dtype="float32")
     return pd.concat([front, columns], axis=1)
 
 
