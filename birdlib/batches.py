@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from birdlib.config import Config
     from birdlib.sources import Source
 
-Batch = tuple[dict[str, np.ndarray], np.ndarray]
+Inputs = dict[str, np.ndarray]
+Batch = tuple[Inputs, np.ndarray] | tuple[Inputs, np.ndarray, np.ndarray]
 
 
 class TrainingBatches(keras.utils.PyDataset):
@@ -38,6 +39,7 @@ class TrainingBatches(keras.utils.PyDataset):
     labels : the class order.
     batch_size : samples a batch.
     epoch : the epoch to begin with.
+    shards : how many devices share a batch: samples are mixed within their parts.
     """
 
     def __init__(
@@ -48,8 +50,10 @@ class TrainingBatches(keras.utils.PyDataset):
         config: Config,
         batch_size: int,
         epoch: int = 0,
+        shards: int = 1,
     ) -> None:
         super().__init__()
+        self.shards = shards
         self.source, self.batch_size, self.seed = source, batch_size, config.seed
         self.places = list(zip(chunks["filename"], chunks["start_s"], strict=True))
         self.chunk_samples = config.chunk_samples
@@ -77,7 +81,8 @@ class TrainingBatches(keras.utils.PyDataset):
         for place, slot in enumerate(slots):
             samples[place] = self._audio(rows[slot], epoch, slot)
         targets = np.eye(len(self.plan.labels), dtype=np.float32)[self.classes[rows[slots]]]
-        numbers, targets = draws.mixed(draws.of(self.config, epoch, slots), targets, self.config, epoch, slots)
+        drawn = draws.of(self.config, epoch, slots)
+        numbers, targets = draws.mixed(drawn, targets, self.config, epoch, slots, self.shards)
         return {"audio": samples, "chance": numbers}, targets
 
     def _audio(self, row: int, epoch: int, slot: int) -> np.ndarray:
@@ -127,8 +132,11 @@ class Ahead(keras.utils.PyDataset):
 
     Parameters
     ----------
-    data : `TrainingBatches` or `PlainBatches`.
+    data : `TrainingBatches`, `PlainBatches`, or what has their ``num_batches`` and ``batch``.
     epoch : the epoch to begin with.
+    shards : how many devices share a batch: it is filled up to a multiple of it, and weights come with it (`filled`).
+    judged : samples that an epoch has, where it is the mean over all of them that counts, as in validation; without it,
+        it is the mean over those of each batch, whose gradient is followed.
 
     ``failure`` is the error of a batch that could not be made; a backend may pass it on inside one of its own.
     """
@@ -136,9 +144,9 @@ class Ahead(keras.utils.PyDataset):
     # Two threads: one decodes while the augmentation chain, which runs one at a time, has the other.
     THREADS, BATCHES = 2, 4
 
-    def __init__(self, data: TrainingBatches | PlainBatches, epoch: int = 0) -> None:
+    def __init__(self, data: TrainingBatches | PlainBatches, epoch: int = 0, shards: int = 1, judged: int = 0) -> None:
         super().__init__()
-        self.data, self.epoch = data, epoch
+        self.data, self.epoch, self.shards, self.judged = data, epoch, shards, judged
         self.failure: Exception | None = None
         self._pool = ThreadPoolExecutor(self.THREADS)
         self._lock = threading.Lock()
@@ -158,10 +166,40 @@ class Ahead(keras.utils.PyDataset):
         with self._lock:
             last = min(index + self.BATCHES, self.num_batches - 1)
             wanted = [(self.epoch, each) for each in range(index, last + 1)]
-            self._made = {at: self._made.get(at) or self._pool.submit(self.data.batch, *at) for at in wanted}
+            self._made = {at: self._made.get(at) or self._pool.submit(self._batch, *at) for at in wanted}
             mine = self._made[self.epoch, index]
         try:
             return mine.result()
         except Exception as error:
             self.failure = error
             raise
+
+    def _batch(self, epoch: int, index: int) -> Batch:
+        batch = self.data.batch(epoch, index)
+        if self.shards == 1:
+            return batch
+        weight = self._rows() / self.judged if self.judged else None
+        return filled(*batch, self.shards, weight)
+
+    def _rows(self) -> int:
+        """Rows of an epoch, with those that fill its batches up."""
+        size = self.data.batch_size
+        last = self.judged - (self.num_batches - 1) * size
+        return (self.num_batches - 1) * _multiple(size, self.shards) + _multiple(last, self.shards)
+
+
+def filled(inputs, targets: np.ndarray, shards: int, weight: float | None = None) -> Batch:
+    """A batch whose rows are a multiple of ``shards``, and the weights of its samples, float32 (rows,).
+
+    Rows from the beginning fill it up: they weigh nothing in the loss, and in a batch normalisation do less harm than
+    silence. The others have this weight; without one, such that Keras' mean over all rows is the mean over them.
+    """
+    true = len(targets)
+    rows = _multiple(true, shards)
+    which = np.arange(rows) % true
+    weights = np.where(np.arange(rows) < true, weight or rows / true, 0.0).astype(np.float32)
+    return keras.tree.map_structure(lambda each: each[which], inputs), targets[which], weights
+
+
+def _multiple(rows: int, shards: int) -> int:
+    return -(-rows // shards) * shards

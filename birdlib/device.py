@@ -1,4 +1,4 @@
-"""What the machine computes on, and what follows: the precision and the compilation that a training uses.
+"""What the machine computes on, and what follows: the devices, the precision and the compilation of a training.
 
 This is the one place that asks a backend itself; all else goes through Keras.
 """
@@ -6,6 +6,8 @@ This is the one place that asks a backend itself; all else goes through Keras.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 import keras
@@ -22,6 +24,47 @@ def kind() -> Literal["cpu", "gpu", "tpu"]:
         return "gpu" if _backend().cuda.is_available() else "cpu"
     found = {device.partition(":")[0] for device in keras.distribution.list_devices()}
     return "tpu" if "tpu" in found else "gpu" if found & {"gpu", "cuda"} else "cpu"
+
+
+def replicas(config: Config) -> int:
+    """How many devices share each batch of a training."""
+    if config.compute.devices == "one" or keras.backend.backend() == "torch":
+        return 1
+    return len(keras.distribution.list_devices())
+
+
+@contextmanager
+def spread(config: Config) -> Iterator[None]:
+    """Within it, a model that is built or loaded is on all the devices of `replicas`, and ``fit`` trains it on all.
+
+    Each device has a copy of the weights and gets an equal part of each batch, in its order: a batch has to be
+    divisible by their number (`birdlib.batches.Ahead` fills up one that is not).
+    """
+    if replicas(config) == 1:
+        yield
+        return
+    names = keras.distribution.list_devices()
+    if keras.backend.backend() == "tensorflow":  # which `keras.distribution` does not serve
+        scope = _backend().distribute.MirroredStrategy([name.upper() for name in names]).scope()
+    else:
+        scope = keras.distribution.DataParallel(devices=names).scope()
+    with scope:
+        yield
+
+
+def told(config: Config) -> str:
+    """The backend, the devices and the precision of a training, as a sentence."""
+    count, unused = replicas(config), _visible() - replicas(config)
+    devices = f"{count} {kind().upper()}s, each with a part of every batch" if count > 1 else f"one {kind().upper()}"
+    others = f"; {unused} more are left alone" if unused else ""
+    return f"Trained by {keras.backend.backend()} on {devices}{others}, in {precision(config)}."
+
+
+def _visible() -> int:
+    """How many devices of the sort there are."""
+    if keras.backend.backend() != "torch":
+        return len(keras.distribution.list_devices())
+    return max(1, _backend().cuda.device_count())
 
 
 def precision(config: Config) -> str:

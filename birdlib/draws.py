@@ -30,7 +30,7 @@ def numbers(config: Config) -> dict[str, int]:
         "time_stretch": 2,  # applied, rate
         "pitch_shift": 2,  # applied, semitones
         "cut_out": 1 + 4 * config.augmentation.cut_out.count,  # applied; of each box height, row, width, column
-        "mixup": 2,  # how many rows further on the partner is, and its share (0: not mixed)
+        "mixup": 2,  # how many rows further on the partner is (or back: under 0), and its share (0: not mixed)
     }
 
 
@@ -54,14 +54,17 @@ def of(config: Config, epoch: int, slots: Sequence[int]) -> np.ndarray:
 
 
 def mixed(
-    drawn: np.ndarray, targets: np.ndarray, config: Config, epoch: int, slots: Sequence[int]
+    drawn: np.ndarray, targets: np.ndarray, config: Config, epoch: int, slots: Sequence[int], shards: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws the partners of a batch, which is that of `slots`, and mixes its labels.
+
+    Where devices share a batch, one sees no other's images: a sample's partner is in its own part.
 
     Parameters
     ----------
     drawn : the numbers of `of`.
     targets : one-hot float32 (batch, classes).
+    shards : how many devices share the batch, in equal parts but for the last, which may be smaller.
 
     Returns
     -------
@@ -69,18 +72,22 @@ def mixed(
     """
     settings, strength = config.augmentation.mixup, config.augmentation.strength
     rows = len(targets)
-    if settings.probability * strength == 0 or rows < 2:
+    if settings.probability * strength == 0:
         return drawn, targets
     further, share = np.zeros((2, rows))
+    part = -(-rows // shards)
     for row, slot in enumerate(slots):
         rng = chance.rng(config.seed, "mixup", epoch, slot)
-        if rng.random() < settings.probability:
-            further[row] = rng.integers(1, rows)
-            part = rng.beta(settings.alpha, settings.alpha)
-            share[row] = min(strength * min(part, 1 - part), 0.5)
+        first = row - row % part
+        others = min(part, rows - first) - 1
+        if others and rng.random() < settings.probability:
+            partner = first + (row - first + rng.integers(1, others + 1)) % (others + 1)
+            further[row] = partner - row
+            mix = rng.beta(settings.alpha, settings.alpha)
+            share[row] = min(strength * min(mix, 1 - mix), 0.5)
     drawn = drawn.copy()
     drawn[:, places(config)["mixup"]] = np.stack([further, share], axis=1)
-    partners = targets[(np.arange(rows) + further.astype(int)) % rows]
+    partners = targets[np.arange(rows) + further.astype(int)]
     if settings.labels == "maximum":
         return drawn, np.where(share[:, None] > 0, np.maximum(targets, partners), targets)
     share = drawn[:, places(config)["mixup"]][:, 1:]  # as the device has it, in float32

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from tqdm.auto import tqdm
 
-from birdlib import chance, models
+from birdlib import batches, chance, models
 
 if TYPE_CHECKING:
     from birdlib.batches import Batch, PlainBatches, TrainingBatches
@@ -74,7 +74,7 @@ def extractor(joined_backbone: keras.Model, training: bool) -> keras.Model:
 
 
 def cached(
-    model: keras.Model, data: TrainingBatches | PlainBatches, epochs: range, description: str
+    model: keras.Model, data: TrainingBatches | PlainBatches, epochs: range, description: str, shards: int = 1
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """The features and targets of whole epochs: a pair of float32 arrays each, samples in the order of the batches."""
     bar = tqdm(total=len(epochs) * data.num_batches, desc=description, unit="batch", mininterval=2.0)
@@ -84,10 +84,19 @@ def cached(
             parts: list[Batch] = []
             for index in range(data.num_batches):
                 inputs, targets = data.batch(epoch, index)
-                parts.append((np.asarray(model.predict_on_batch(inputs), np.float32), targets))
+                parts.append((_predicted(model, inputs, len(targets), shards), targets))
                 bar.update()
             views.append(tuple(np.concatenate(part) for part in zip(*parts, strict=True)))
     return views
+
+
+def _predicted(model: keras.Model, inputs: dict[str, np.ndarray], rows: int, shards: int) -> np.ndarray:
+    """What `model` makes of one batch, on `shards` devices."""
+    if shards == 1:
+        return np.asarray(model.predict_on_batch(inputs), np.float32)
+    # Not `predict_on_batch`, by which every device would get all of it.
+    full, _, _ = batches.filled(inputs, np.empty(rows), shards)
+    return np.asarray(model.predict(full, batch_size=-(-rows // shards) * shards, verbose=0), np.float32)[:rows]
 
 
 def head(model: keras.Model) -> keras.Model:

@@ -97,8 +97,8 @@ class CutOut(Effect):
 class MixUp(Effect):
     """Mixes images (batch, height, width, channels) with others of their batch.
 
-    Its numbers are how many rows further on the partner is, counted round the batch, and the partner's share; the host
-    has drawn them and mixed the labels by them (`birdlib.draws.mixed`).
+    Its numbers are how many rows further on, or back, the partner is, and the partner's share; the host has drawn them
+    and mixed the labels by them (`birdlib.draws.mixed`).
     """
 
     def __init__(self, config: Config, **kwargs) -> None:
@@ -107,6 +107,7 @@ class MixUp(Effect):
     def change(self, images, chance):
         """(1 - share) of each image and share of its partner."""
         rows = ops.shape(images)[0]
+        # Round the batch, for the rows that only fill it up: they have the numbers of rows that stand elsewhere.
         partner = ops.mod(ops.arange(rows, dtype="int32") + ops.cast(chance[:, 0], "int32"), rows)
         return images + chance[:, 1, None, None, None] * (ops.take(images, partner, axis=0) - images)
 

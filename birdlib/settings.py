@@ -164,7 +164,9 @@ class Compute(Section):
     tried again with ``birdlib run --from 01``; so many chunks are predicted at once; ``jit`` "auto" has XLA compile the
     training, but not under TensorFlow on a CPU, where it makes convolutions slower. ``precision`` "auto" trains in
     mixed precision on a GPU (bfloat16 from compute capability 8.0 on, else float16 with a scaled loss) and on a TPU,
-    and in float32 on a CPU; images and probabilities are float32 in any case, and so is what is saved.
+    and in float32 on a CPU; images and probabilities are float32 in any case, and so is what is saved. ``devices``
+    "all" shares each training batch out to all GPUs, or TPU cores, that the backend sees, but under torch, which uses
+    one.
     """
 
     workers: Annotated[int, Field(ge=0)] = 0
@@ -172,6 +174,7 @@ class Compute(Section):
     predict_batch_size: Count = 64
     jit: Literal["auto", "on", "off"] = "auto"
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
+    devices: Literal["all", "one"] = "all"
 
 
 class Config(Section):

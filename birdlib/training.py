@@ -8,6 +8,7 @@ since there is nothing to protect. Phase II starts from phase I's best weights a
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -82,27 +83,32 @@ def phase_2(run: Run, fold: int) -> dict[str, Any]:
 
 def _phase_1(run: Run, fold: int) -> dict[str, Any]:
     data = fold_data(run.read_table("chunks"), run.read_table("splits"), fold, run.config)
-    keras.utils.set_random_seed(_keras_seed(run.config, 1, fold))
-    model = models.build(run.config, len(data.labels))
-    return _phase(run, model, data, 1, fold)
+    return _phase(run, lambda: models.build(run.config, len(data.labels)), data, 1, fold)
 
 
 def _phase_2(run: Run, fold: int) -> dict[str, Any]:
     data = fold_data(run.read_table("chunks"), run.read_table("splits"), fold, run.config)
-    keras.utils.set_random_seed(_keras_seed(run.config, 2, fold))
-    model = models.load(run.path(f"models/phase_1_fold_{fold}.keras"))
-    models.freeze_backbone(model, False)
-    return _phase(run, model, data, 2, fold)
+
+    def thawed() -> keras.Model:
+        model = models.load(run.path(f"models/phase_1_fold_{fold}.keras"))
+        models.freeze_backbone(model, False)
+        return model
+
+    return _phase(run, thawed, data, 2, fold)
 
 
-def _phase(run: Run, model: keras.Model, data: Fold, number: int, fold: int) -> dict[str, Any]:
+def _phase(run: Run, begin: Callable[[], keras.Model], data: Fold, number: int, fold: int) -> dict[str, Any]:
+    """Trains what `begin` builds or loads."""
     name = f"phase_{number}_fold_{fold}"
     source = sources.open_source(run)
     settings = getattr(run.config, f"phase_{number}")
     with runs.replacing(run.path(f"models/{name}.keras")) as best:
         # Phase II's epochs go on where phase I's could have ended, so that it is shown other chunks.
         first = run.config.phase_1.epochs if number == 2 else 0
-        history = train(model, data, source, run.config, settings, best, f"phase_{number}, fold {fold}", first)
+        keras.utils.set_random_seed(_keras_seed(run.config, number, fold))
+        with device.spread(run.config):
+            model = begin()
+            history = train(model, data, source, run.config, settings, best, f"phase_{number}, fold {fold}", first)
         predicted = predictions(models.load(best), data, source, run.config)
     run.write_csv(f"history/{name}.csv", history)
     run.write_table(f"validation_{name}", predicted)
@@ -130,6 +136,8 @@ def train(
 ) -> pd.DataFrame:
     """Trains an image classifier under Adam, with early stopping, a learning rate that halves, and a checkpoint.
 
+    On several devices, the classifier has to be built or loaded, and this to be called, within `device.spread`.
+
     Parameters
     ----------
     best : where the classifier is saved whenever the validation loss is the lowest so far.
@@ -144,14 +152,15 @@ def train(
     TrainingError
         if the loss stops being a number.
     """
-    shown: Any = TrainingBatches(data.train, data.labels, source, config, settings.batch_size)
+    shards = device.replicas(config)
+    shown: Any = TrainingBatches(data.train, data.labels, source, config, settings.batch_size, shards=shards)
     looked_at = chunks.thinned(data.validation, "filename", config.batches.validation_chunks_per_recording)
     judged: Any = PlainBatches(looked_at, data.labels, source, config, config.compute.predict_batch_size)
     with models.at_precision(model, device.precision(config)):
         whole = joined(model, config)
         if settings.feature_views:
             whole, shown, judged = _on_features(model, shown, judged, config, settings)
-        training, validation = Ahead(shown, first_epoch), Ahead(judged)
+        training, validation = Ahead(shown, first_epoch, shards), Ahead(judged, shards=shards, judged=len(looked_at))
         return _fit(whole, model, training, validation, config, settings, best, description, first_epoch)
 
 
@@ -161,8 +170,8 @@ def _on_features(
     """The head, and the features to train and to validate it with."""
     body = joined(features.body(model), config)
     augmented, plain = (features.extractor(body, training) for training in (True, False))
-    views = features.cached(augmented, shown, range(settings.feature_views), "features to train on")
-    kept = features.cached(plain, judged, range(1), "features to validate with")
+    views = features.cached(augmented, shown, range(settings.feature_views), "features to train on", shown.shards)
+    kept = features.cached(plain, judged, range(1), "features to validate with", shown.shards)
     training = features.CachedEpochs(views, settings.batch_size, config.seed)
     return features.head(model), training, features.CachedEpochs(kept, config.compute.predict_batch_size, None)
 
@@ -181,7 +190,8 @@ def _fit(
     optimizer = keras.optimizers.Adam(settings.learning_rate)
     if device.precision(config) == "mixed_float16":  # whose small gradients would vanish
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    whole.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"], jit_compile=device.jit(config))
+    # Weighted: where a batch was filled up, the rows that fill it weigh nothing.
+    whole.compile(optimizer, "categorical_crossentropy", weighted_metrics=["accuracy"], jit_compile=device.jit(config))
     seconds = Seconds()
     try:
         whole.fit(
@@ -263,8 +273,9 @@ def _compared(run: Run, name: str, own: Model) -> pd.DataFrame:
         config = run.config.model_copy(update={"model": own, "phase_1": settings})
         data = fold_data(run.read_table("chunks"), run.read_table("splits"), fold, config)
         keras.utils.set_random_seed(_keras_seed(config, 1, fold))
-        model, source = models.build(config, len(data.labels)), sources.open_source(run)
-        with tempfile.TemporaryDirectory() as folder:
+        source = sources.open_source(run)
+        with tempfile.TemporaryDirectory() as folder, device.spread(config):
+            model = models.build(config, len(data.labels))
             history = train(model, data, source, config, settings, Path(folder) / "best.keras", name)
         run.write_csv(f"history/phase_1_{name}.csv", history)
         run.keep_part(name, {"epochs": len(history)})

@@ -44,7 +44,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import pandas as pd
 from IPython.display import Markdown, display
 
-from birdlib import callbacks, models, overview, paper, plots, runs, splits, training
+from birdlib import callbacks, device, models, overview, paper, plots, runs, splits, training
 
 run = runs.open_run("04_phase_1", config, run_dir, data_dir, overrides)
 names = overview.names(run.read_table("recordings"))
@@ -80,6 +80,7 @@ Markdown(frozen if pretrained else whole)
 
 # %%
 results = {fold: training.phase_1(run, fold) for fold in run.config.folds}
+Markdown(device.told(run.config))
 
 # %% [markdown]
 # Loss and accuracy, epoch by epoch, and what the callbacks did (the paper's figure 15). Training's loss and accuracy

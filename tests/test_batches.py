@@ -387,3 +387,50 @@ def wait_for(condition, seconds=10):
     while not condition() and time.monotonic() < until:
         time.sleep(0.01)
     assert condition()
+
+
+# --- shared by several devices ---------------------------------------------------------------------------------------
+
+
+class Few:
+    """Batches of 3, 3 and 1 samples that are told apart by their number."""
+
+    num_batches, batch_size = 3, 3
+
+    def batch(self, epoch, index):
+        rows = np.arange(3 * index, min(3 * index + 3, 7))
+        return {"audio": rows[:, None], "chance": rows[:, None] / 10}, np.eye(7, dtype=np.float32)[rows]
+
+
+def weighted(losses, weights):
+    """Keras' mean over a batch: over all of its rows, whatever they weigh."""
+    return keras.losses.MeanSquaredError()(np.zeros_like(losses)[:, None], losses[:, None] ** 0.5, weights)
+
+
+@pytest.mark.parametrize("shards", [2, 3, 4])
+def test_a_batch_for_several_devices_has_a_part_for_each_and_the_mean_of_its_samples(shards):
+    ahead = batches.Ahead(Few(), shards=shards)
+    for index, true in enumerate((3, 3, 1)):
+        inputs, targets, weights = ahead[index]
+        numbers = targets.argmax(axis=1)
+        assert len(targets) % shards == 0
+        assert len(targets) - true < shards
+        np.testing.assert_array_equal(inputs["audio"][:, 0], numbers)
+        np.testing.assert_array_equal(numbers[:true], np.arange(3 * index, 3 * index + true))
+        np.testing.assert_array_equal(weights[true:], 0)
+        losses = numbers.astype(np.float32)
+        assert float(weighted(losses, weights)) == pytest.approx(losses[:true].mean(), rel=1e-5)
+
+
+def test_validation_on_several_devices_has_the_mean_of_all_samples():
+    ahead = batches.Ahead(Few(), shards=2, judged=7)
+    parts = [ahead[index] for index in range(3)]
+    means = [float(weighted(targets.argmax(axis=1).astype(np.float32), weights)) for _, targets, weights in parts]
+    rows = [len(targets) for _, targets, _ in parts]
+    assert rows == [4, 4, 2]
+    assert np.average(means, weights=rows) == pytest.approx(np.arange(7).mean(), rel=1e-5)  # as Keras goes on over them
+    assert len({weight for *_, weights in parts for weight in weights if weight}) == 1
+
+
+def test_a_batch_for_one_device_is_left_alone():
+    assert len(batches.Ahead(Few())[2]) == 2

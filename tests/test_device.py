@@ -1,6 +1,7 @@
 """What follows from the device that there is, or is pretended to be."""
 
 import keras
+import numpy as np
 import pytest
 
 from birdlib import config as configs
@@ -50,3 +51,24 @@ def test_what_is_set_is_done(monkeypatch):
 def test_features_are_of_a_frozen_backbone(settings, words):
     with pytest.raises(configs.ConfigError, match=words):
         configs.load("paper", settings)
+
+
+@pytest.mark.parametrize(("choice", "count"), [("all", 2), ("one", 1)])
+def test_several_devices_share_a_batch_but_under_torch(monkeypatch, choice, count):
+    monkeypatch.setattr(device, "_visible", lambda: 2)
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda *_: ["gpu:0", "gpu:1"])
+    monkeypatch.setattr(device, "kind", lambda: "gpu")
+    config = configs.load("paper", {"compute.devices": choice, "compute.precision": "mixed_float16"})
+    if keras.backend.backend() == "torch":
+        count = 1
+    assert device.replicas(config) == count
+    shared = "2 GPUs, each with a part of every batch" if count == 2 else "one GPU; 1 more are left alone"
+    assert device.told(config) == f"Trained by {keras.backend.backend()} on {shared}, in mixed_float16."
+
+
+def test_on_one_device_nothing_is_spread():
+    with device.spread(PAPER):
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    assert device.replicas(PAPER) == 1
+    assert keras.distribution.distribution() is None
+    assert model.predict_on_batch(np.zeros((3, 2), np.float32)).shape == (3, 1)

@@ -17,7 +17,7 @@ def mixing(**settings):
 def partners(drawn, config):
     """Rows of the partners, and their shares."""
     further, share = drawn[:, draws.places(config)["mixup"]].T
-    return (np.arange(len(drawn)) + further.astype(int)) % len(drawn), share
+    return np.arange(len(drawn)) + further.astype(int), share
 
 
 def test_every_number_belongs_to_one_effect():
@@ -103,3 +103,24 @@ def test_mixing_is_a_function_of_the_address():
     np.testing.assert_array_equal(again[0], one[0])
     np.testing.assert_array_equal(again[1], one[1])
     assert (one[1] != other[1]).any()
+
+
+@pytest.mark.parametrize(
+    ("rows", "shards", "parts"), [(8, 2, [4, 4]), (7, 2, [4, 3]), (5, 4, [2, 2, 1]), (3, 4, [1] * 3)]
+)
+def test_partners_are_on_the_same_device(rows, shards, parts):
+    config = mixing()
+    part = np.repeat(np.arange(len(parts)), parts)
+    seen = set()
+    for epoch in range(60):
+        slots = range(20, 20 + rows)
+        drawn, targets = draws.mixed(draws.of(config, epoch, slots), ONE_HOT[:rows], config, epoch, slots, shards)
+        partner, share = partners(drawn, config)
+        alone = np.bincount(part)[part] == 1
+        np.testing.assert_array_equal(partner == np.arange(rows), alone)  # never with itself, unless there is no other
+        np.testing.assert_array_equal(share[alone], 0)
+        np.testing.assert_array_equal(part[partner], part)
+        for row in np.flatnonzero(~alone):
+            np.testing.assert_allclose(targets[row, partner[row]], share[row], atol=1e-6)
+        seen |= set(zip(range(rows), partner.tolist(), strict=True))
+    assert len(seen) == sum(size * (size - 1) if size > 1 else 1 for size in parts)  # every pair there is
