@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from birdlib import competition as competitions
 from birdlib import config as configs
 from birdlib import deadline, kaggle_places, kaggle_wheels, sample, series
 from birdlib.config import Config
@@ -70,7 +71,7 @@ def begin(
     """
     ends, this = time.time() + 3600 * hours * TRAINING_SHARE, stage(stage_name)
     folder = Path(run_dir or kaggle_places.working())
-    where = Path(data_dir) if data_dir else kaggle_places.data(competition) or _sample()
+    where = competitions.folder(data_dir) if data_dir else kaggle_places.data(competition) or _sample()
     print(f"data: {where}")
     taken = adopt(folder, this, kaggle_places.runs())
     own = folder / "config.yaml"

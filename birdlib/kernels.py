@@ -233,17 +233,18 @@ def _staged(
     book: dict[str, Any], one: Stage, settings: Config, competition: str | None, hours: float, gpu: bool, alone: bool
 ) -> dict[str, Any]:
     """A notebook with the library, its parameters and its places on Kaggle put in, and without outputs."""
-    cells = [
-        {**cell, **({"outputs": [], "execution_count": None} if "outputs" in cell else {})} for cell in book["cells"]
-    ]
+    cells = [cell for cell in book["cells"] if "install" not in cell["metadata"].get("tags", [])]
+    empty = {"outputs": [], "execution_count": None}
+    cells = [cell | (empty if cell["cell_type"] == "code" else {}) for cell in cells]
     place = next(at for at, cell in enumerate(cells) if "parameters" in cell["metadata"].get("tags", []))
     parameters = {**cells[place], "source": _parameters("".join(cells[place]["source"]), settings)}
+    quoted = f'"{competition}"' if competition else None
     begin = textwrap.dedent(f"""\
         from birdlib import kaggle_session
 
         config, run_dir, data_dir, overrides = kaggle_session.begin(
             "{one.name}", config, run_dir, data_dir, overrides,
-            competition={competition!r}, hours={hours:g}, gpu={gpu}, alone={alone},
+            competition={quoted}, hours={hours:g}, gpu={gpu}, alone={alone},
         )""")
     library = _code("kaggle-library", _LIBRARY.format(**_packed()))
     library["metadata"] = {"_kg_hide-input": True, "jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
@@ -258,12 +259,8 @@ def _parameters(source: str, settings: Config) -> str:
     plain = settings.model_dump(mode="json")
     overrides = {key: _at(plain, key) for key in presets[name]}
     text = pprint.pformat(overrides, width=100, sort_dicts=False)
-    return re.sub(
-        r"^overrides = \{\}",
-        lambda _: f"overrides = {text}",
-        source.replace("config = None", f'config = "{name}"', 1),
-        flags=re.M,
-    )
+    source = re.sub(r"^(config.*?) = None", rf'\1 = "{name}"', source, count=1, flags=re.MULTILINE)
+    return re.sub(r"^(overrides.*?) = \{\}", lambda found: f"{found[1]} = {text}", source, count=1, flags=re.MULTILINE)
 
 
 def _at(tree: Any, key: str) -> Any:

@@ -33,7 +33,7 @@ def sources(notebook):
 
 def parameters(notebook):
     cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
-    return {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(cell.source).body}
+    return {node.target.id: ast.literal_eval(node.value) for node in ast.parse(cell.source).body}
 
 
 def wished(**changes):
@@ -63,7 +63,7 @@ def test_a_title_becomes_what_kaggle_makes_of_it(title, slug):
     assert kernels.slugified(title) == slug == slugify(title)
 
 
-def test_a_staged_notebook_is_the_notebook_with_four_cells_changed(tmp_path):
+def test_a_staged_notebook_is_the_notebook_with_the_library_and_its_places_put_in(tmp_path):
     metadata, notebook = staged(kernels.stage(None, wished()))
     nbformat.validate(notebook)
     assert (tmp_path / "build/kaggle/birdlib-6-the-test/kernel-metadata.json").is_file()
@@ -71,9 +71,11 @@ def test_a_staged_notebook_is_the_notebook_with_four_cells_changed(tmp_path):
     own = sources(nbformat.read(stages.notebook("06_testing"), as_version=4))
     added = [source for source in sources(notebook) if source not in own]
     assert [source.splitlines()[0][:20] for source in added] == [
-        "# birdlib 0.1.0, the", 'config = "paper"  # ', "On Kaggle, the next ", "from birdlib import "
+        "# birdlib 0.1.0, the", 'config: str = "paper', "On Kaggle, the next ", "from birdlib import "
     ]  # fmt: skip
-    assert [source for source in sources(notebook) if source in own] == [s for s in own if not s.startswith("config =")]
+    gone = [source.splitlines()[0] for source in own if source not in sources(notebook)]
+    assert [line[:18] for line in gone] == ["import importlib.u", "config: str = None"]
+    assert [source for source in own if source in sources(notebook)] == [s for s in sources(notebook) if s in own]
     assert notebook.cells[0].source == added[0]
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -113,7 +115,7 @@ def test_wishes_go_into_the_metadata():
     assert (metadata["enable_gpu"], metadata["machine_shape"], metadata["enable_internet"]) == (False, "", False)
     assert metadata["competition_sources"] == ["birdclef-2026"]
     assert (metadata["kernel_sources"], metadata["model_sources"]) == (["ann/k-1"], ["a/b/keras/c/1"])
-    assert "competition='birdclef-2026', hours=11, gpu=False" in "".join(sources(notebook))
+    assert 'competition="birdclef-2026", hours=11, gpu=False' in "".join(sources(notebook))
 
 
 def test_the_same_is_staged_twice():
