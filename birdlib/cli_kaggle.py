@@ -82,10 +82,8 @@ def push(
         pushed = kaggle_push.push(folder)
         print(f"pushed: {pushed.kernel}, version {pushed.version}: {pushed.address}")
         if wait or chain:
-            try:
-                kaggle_push.follow(pushed, print)
-            finally:  # what a failed run has written may be hours of training
-                print(f"output: {kaggle_push.fetch(pushed, folder / 'output')}")
+            kaggle_push.follow(pushed, folder / "output", print)
+            print(f"output: {folder / 'output'}")
 
 
 @app.command()

@@ -6,6 +6,7 @@ one of its sources, so its words count, not its exit status alone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -55,18 +56,19 @@ def push(folder: Path) -> Pushed:
     return Pushed(metadata["id"], done[1] or "", done[2] or f"https://www.kaggle.com/code/{metadata['id']}")
 
 
-def follow(pushed: Pushed, tell: Callable[[str], object], every_s: float = 30.0) -> None:
-    """Waits for the end of a kernel's run, and tells whenever its status changes.
+def follow(pushed: Pushed, output: Path, tell: Callable[[str], object], every_s: float = 30.0) -> None:
+    """Waits for the end of a kernel's run, tells whenever its status changes, and fetches what it has written.
 
     Raises
     ------
     KernelError
-        if the run fails or is cancelled (with the last lines of its log), or Kaggle does not answer any more.
+        if the run fails or is cancelled (with the error in its log; what it has written is fetched as far as it can
+        be), or Kaggle does not answer any more.
     """
     before, failures = "", 0
     while before not in _DONE:
         try:
-            said, failures = _kaggle("kernels", "status", _name(pushed)), 0
+            said, failures = _kaggle("kernels", "status", _name(pushed), timeout_s=120), 0
         except KernelError as error:
             failures += 1
             if failures == PATIENCE:
@@ -79,10 +81,13 @@ def follow(pushed: Pushed, tell: Callable[[str], object], every_s: float = 30.0)
             tell(f"{pushed.kernel}: {status.lower().replace('_', ' ')}")
         if status in _FAILED:
             message = re.search(r'Failure message: "(.*)"', said)
+            with contextlib.suppress(KernelError):  # it may be hours of training
+                fetch(pushed, output)
             raise KernelError(f"{pushed.kernel} ended with {status.lower()}: {_why(pushed, message and message[1])}")
         before = status
         if status not in _DONE:
             time.sleep(every_s)
+    fetch(pushed, output)
 
 
 def fetch(pushed: Pushed, folder: Path) -> Path:
@@ -106,13 +111,17 @@ def _why(pushed: Pushed, message: str | None) -> str:
     return f"{'; '.join(parts) or 'without a reason'} ({pushed.address})"
 
 
-def _kaggle(*arguments: str) -> str:
+def _kaggle(*arguments: str, timeout_s: float = 3600) -> str:
     """What the command prints. Its environment is this process's; what it prints holds no credentials."""
     beside = Path(sys.executable).with_name("kaggle")
-    command = str(beside) if beside.exists() else shutil.which("kaggle")
-    if not command:
+    found = str(beside) if beside.exists() else shutil.which("kaggle")
+    if not found:
         raise KernelError("there is no kaggle command: pip install kaggle six")
-    done = subprocess.run([command, "-W", *arguments], capture_output=True, text=True, check=False)
+    command = [found, "-W", *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        raise KernelError(f"kaggle {' '.join(arguments[:2])} gave no answer in {timeout_s:g} s") from None
     said = f"{done.stdout}\n{done.stderr}"
     if "No module named 'six'" in said:
         raise KernelError("the kaggle command lacks a package that it uses without saying so: pip install six")

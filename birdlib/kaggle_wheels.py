@@ -9,10 +9,14 @@ from pathlib import Path
 
 import birdlib
 from birdlib import wheel
-from birdlib.writing import write_json
+from birdlib.writing import read_json, write_json
 
+METADATA = "dataset-metadata.json"
 # The extra `augment`, with what it requires in turn and Kaggle has not got.
 LACKING = ("audiomentations>=0.43.1,<0.44", "numpy-minmax", "numpy-rms", "python-stretch")
+# audiomentations asks for an older soxr than Kaggle has, and works with that one too: in the folder, so that pip can
+# get birdlib[augment] from it alone, and not installed by the notebooks, which leave what Kaggle has as it is.
+_TOO_NEW = ("soxr<1",)
 _PLATFORMS = ("manylinux_2_35_x86_64", "manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 
 
@@ -32,20 +36,27 @@ def make(out: Path, python: str, user: str) -> Path:
     Raises
     ------
     WheelsError
-        if a wheel for that Python cannot be downloaded.
+        if a wheel for that Python cannot be downloaded, or the folder holds something else.
     """
     if not re.fullmatch(r"3\.\d+", python):
         raise WheelsError(f"--python {python}: give a version such as 3.12")
+    description = _metadata(python, user)
+    if (
+        out.exists()
+        and any(out.iterdir())
+        and read_json(out / METADATA).get("description") != description["description"]
+    ):
+        raise WheelsError(f"{out} holds something else: name a folder that is missing or empty")
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("*.whl"):
         old.unlink()
     platforms = [part for name in _PLATFORMS for part in ("--platform", name)]
     target = ["--python-version", python, "--implementation", "cp", "--only-binary", ":all:", *platforms]
-    if reason := _pip(["download", "--no-deps", *target, "--dest", str(out), *LACKING]):
+    if reason := _pip(["download", "--no-deps", *target, "--dest", str(out), *LACKING, *_TOO_NEW]):
         raise WheelsError(f"the wheels for Python {python} cannot be downloaded: {reason}")
     (out / wheel.name()).write_bytes(wheel.build())
     (out / "LICENSE").write_text(wheel.licence(), encoding="utf-8")
-    write_json(out / "dataset-metadata.json", _metadata(python, user))
+    write_json(out / METADATA, description)
     return out
 
 

@@ -159,11 +159,11 @@ def test_a_run_is_followed_to_its_end_and_its_output_fetched(server, tmp_path, m
     server.answers["ListKernelSessionOutput"] = {"files": [file], "log": "all of it"}
     told = []
     pushed = kaggle_push.push(kernels.stage(tmp_path / "k"))
-    kaggle_push.follow(pushed, told.append, every_s=0.01)
+    kaggle_push.follow(pushed, tmp_path / "output", told.append, every_s=0.01)
     assert [line.split(": ")[1] for line in told] == ["queued", "running", "complete"]
     asked = [body for name, body, _ in server.calls if name == "GetKernelSessionStatus"]
     assert asked[0] == {"userName": "birder", "kernelSlug": "birdlib-6-the-test", "versionLabel": "v3"}
-    folder = kaggle_push.fetch(pushed, tmp_path / "output")
+    folder = tmp_path / "output"
     assert (folder / "submission.csv").read_bytes() == b"row_id\n"
     assert (folder / "birdlib-6-the-test.log").read_text() == "all of it"
 
@@ -185,10 +185,10 @@ def test_a_server_that_does_not_answer_is_asked_again(server, tmp_path, monkeypa
     lost = {"code": 503, "message": "try later"}
     pushed = kaggle_push.Pushed("birder/k-one", "", "https://here")
     server.answers["GetKernelSessionStatus"] = [lost, lost, {"status": "COMPLETE"}]
-    kaggle_push.follow(pushed, print, every_s=0.01)
+    kaggle_push.follow(pushed, tmp_path / "output", print, every_s=0.01)
     server.answers["GetKernelSessionStatus"] = lost
     with pytest.raises(KernelError, match=r"the run goes on: https://here"):
-        kaggle_push.follow(pushed, print, every_s=0.01)
+        kaggle_push.follow(pushed, tmp_path / "output", print, every_s=0.01)
 
 
 # ---- what goes wrong is one line, and not 0
