@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +80,10 @@ def run(
                 bar.set_description(one.name)
                 # Asked of each when its turn comes: those before it may have given it other inputs.
                 if one in again or not runs.is_current(one, settings, folder):
+                    began = time.monotonic()
                     with _in_time(one, settings, training_ends):
                         _execute(one, folder, bar)
+                    bar.write(f"{one.name}: finished in {timedelta(seconds=round(time.monotonic() - began))}")
                 else:
                     bar.write(f"{one.name}: unchanged, not run again")
                     bar.update(count)

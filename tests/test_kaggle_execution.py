@@ -1,7 +1,8 @@
 """The staged notebooks executed as Kaggle does it: its package versions, its folders, and nothing of this repository.
 
-The environment holds `requirements-floor.txt` without birdlib and without audiomentations; it is built once, for the
-first of these tests, with Python 3.12 where there is one. Nothing is installed from a package index after that.
+The environment holds what `requirements-floor.txt` names, neither birdlib nor audiomentations: `make test-floor`'s own
+below a layer for what a notebook installs, or if there is none, one that is built for these tests. The notebooks
+themselves have no package index.
 """
 
 import json
@@ -40,20 +41,32 @@ def wished(**changes):
 
 @pytest.fixture(scope="session")
 def floor(tmp_path_factory):
-    """The Python of an environment like that of Kaggle's image."""
-    python = shutil.which("python3.12") or sys.executable
+    """An environment like that of Kaggle's image: a folder of `venv`."""
+    if (made := FLOOR.parent / ".venv-floor").joinpath(".floor").exists():
+        return made
     folder = tmp_path_factory.mktemp("floor") / "env"
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    pythons = ["python3.12", *sorted(pyenv.glob("3.12.*/bin/python")), sys.executable]
+    python = next(one for one in pythons if shutil.which(one) and runs(one, "pass"))
     subprocess.run([python, "-m", "venv", str(folder)], check=True)
     subprocess.run([folder / "bin/pip", "install", "--quiet", "--requirement", str(FLOOR)], check=True)
-    return folder / "bin/python"
+    return folder
 
 
-@pytest.fixture
-def clean(floor):
-    """The same, with nothing in it that an earlier notebook has brought along."""
-    subprocess.run([floor, "-m", "pip", "uninstall", "--quiet", "--yes", *BROUGHT], check=True, capture_output=True)
-    assert [name for name in BROUGHT if has(floor, name)] == []
-    return floor
+@pytest.fixture(scope="session")
+def session(floor, tmp_path_factory):
+    """A function () -> the Python of a new Kaggle session: what is installed into it is not in the next one."""
+
+    def begin():
+        folder = tmp_path_factory.mktemp("session") / "env"
+        subprocess.run([floor / "bin/python", "-m", "venv", "--without-pip", str(folder)], check=True)
+        (below,) = floor.glob("lib/python*/site-packages")
+        (here,) = folder.glob("lib/python*/site-packages")
+        (here / "image.pth").write_text(f"{below}\n")
+        assert not [name for name in BROUGHT if has(folder / "bin/python", name)]
+        return folder / "bin/python"
+
+    return begin
 
 
 @pytest.fixture(scope="session")
@@ -65,12 +78,15 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="session")
 def wheels(floor, tmp_path_factory):
     """The data set of wheels for that Python."""
-    version = subprocess.run([floor, "--version"], capture_output=True, text=True, check=True).stdout
-    return kaggle_wheels.make(tmp_path_factory.mktemp("wheels"), version.split()[1].rpartition(".")[0], "ann")
+    (packages,) = floor.glob("lib/python*/site-packages")
+    return kaggle_wheels.make(tmp_path_factory.mktemp("wheels"), packages.parent.name.removeprefix("python"), "ann")
 
 
 def has(python, name):
-    code = f"import importlib.metadata as m; m.version({name!r})"
+    return runs(python, f"import importlib.metadata as m; m.version({name!r})")
+
+
+def runs(python, code):
     return subprocess.run([python, "-c", code], capture_output=True, check=False).returncode == 0
 
 
@@ -81,17 +97,16 @@ def attach(root, path, folder):
 
 
 def execute(python, pushed, root):
-    """Runs a push folder's notebook in a folder laid out like Kaggle's; the executed notebook, and the metadata."""
+    """Runs a push folder's notebook in a folder laid out like Kaggle's; returns it executed."""
     (root / "working").mkdir(parents=True)
     metadata = json.loads((pushed / "kernel-metadata.json").read_text(encoding="utf-8"))
     keep = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
     environment = keep | {ROOT: str(root), "HOME": str(root), "PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1"}
-    (root / "working").parent.joinpath("lib").mkdir()
-    command = [python, "-m", "papermill", str(pushed / metadata["code_file"]), str(root / "lib/executed.ipynb")]
+    command = [python, "-m", "papermill", str(pushed / metadata["code_file"]), str(root / "executed.ipynb")]
     command += ["--kernel", "python3", "--cwd", str(root / "working"), "--no-progress-bar"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
-    return nbformat.read(root / "lib/executed.ipynb", as_version=4), metadata
+    return nbformat.read(root / "executed.ipynb", as_version=4)
 
 
 def printed(notebook):
@@ -100,17 +115,12 @@ def printed(notebook):
 
 
 @pytest.fixture(scope="session")
-def alone(floor, data, tmp_path_factory):
-    """What the final notebook leaves behind where no run is attached: (the working folder, the executed notebook)."""
+def alone(session, data, tmp_path_factory):
+    """What the final notebook leaves behind where no run is attached: (working folder, executed notebook, Python)."""
     root = tmp_path_factory.mktemp("alone")
-    attach(root, f"competitions/{kernels_competition()}", data)
-    assert [name for name in BROUGHT if has(floor, name)] == []
-    notebook, _ = execute(floor, kernels.stage(root / "pushed", wished()), root)
-    return root / "working", notebook
-
-
-def kernels_competition():
-    return json.loads(kernels.wheel.kernel_metadata().read_text(encoding="utf-8"))["competition_sources"][0]
+    attach(root, "competitions/birdclef-2024", data)
+    python = session()
+    return root / "working", execute(python, kernels.stage(root / "pushed", wished()), root), python
 
 
 def results(working):
@@ -122,12 +132,13 @@ def results(working):
 # ---- the final notebook
 
 
-def test_without_a_run_the_final_notebook_makes_one_and_tests_it(alone, data, floor):
-    working, notebook = alone
+def test_without_a_run_the_final_notebook_makes_one_and_tests_it(alone, data):
+    working, notebook, python = alone
     assert "birdlib 0.1.0 installed, from this notebook" in printed(notebook)
     assert "no trained run is attached: the notebooks before this one run here, for at most 11 hours" in printed(
         notebook
     )
+    assert "05_phase_2: finished in 0:" in printed(notebook)
     metrics, submission = results(working)
     assert set(metrics) >= {"phase_1", "phase_2", "test"}
     assert metrics["test"]["chunks"] > 0
@@ -136,16 +147,16 @@ def test_without_a_run_the_final_notebook_makes_one_and_tests_it(alone, data, fl
     assert len(submission) > 0
     names = sorted(path.stem for path in (working / "notebooks").glob("*.ipynb"))
     assert names == [one.name for one in stages.STAGES[:-1]]
-    assert not has(floor, "audiomentations")
+    assert not has(python, "audiomentations")
 
 
 @pytest.mark.parametrize("place", ["birdclef-2024", "competitions/birdclef-2024"])
-def test_with_a_run_it_goes_straight_to_the_test(alone, clean, data, tmp_path, place):
-    before, _ = alone
+def test_with_a_run_it_goes_straight_to_the_test(alone, session, data, tmp_path, place):
+    before, *_ = alone
     attach(tmp_path, place, data)
     attach(tmp_path, "notebooks/ann/trained" if "/" in place else "trained", before)
     wishes = wished(config="paper", overrides={}, kernels=["ann/trained"], internet=False)
-    notebook, _ = execute(clean, kernels.stage(tmp_path / "pushed", wishes), tmp_path)
+    notebook = execute(session(), kernels.stage(tmp_path / "pushed", wishes), tmp_path)
     assert "settings: those of the attached run" in printed(notebook)
     assert not (tmp_path / "working/notebooks").exists()
     (metrics, submission), (metrics_before, submission_before) = results(tmp_path / "working"), results(before)
@@ -154,20 +165,21 @@ def test_with_a_run_it_goes_straight_to_the_test(alone, clean, data, tmp_path, p
     assert "has changed since" not in json.dumps(notebook)
 
 
-def test_with_wheels_attached_it_needs_no_index(alone, clean, data, wheels, tmp_path):
+def test_with_wheels_attached_it_needs_no_index(alone, session, data, wheels, tmp_path):
     attach(tmp_path, "competitions/birdclef-2024", data)
     attach(tmp_path, "datasets/ann/run/inner", alone[0])
     attach(tmp_path, "datasets/ann/birdlib-wheels", wheels)
     wishes = wished(datasets=["ann/run", "ann/birdlib-wheels"], internet=False)
-    execute(clean, kernels.stage(tmp_path / "pushed", wishes), tmp_path)
+    python = session()
+    execute(python, kernels.stage(tmp_path / "pushed", wishes), tmp_path)
     assert {"test", "phase_1"} < set(results(tmp_path / "working")[0])
-    assert [name for name in BROUGHT if not has(clean, name)] == []
+    assert [name for name in BROUGHT if not has(python, name)] == []
 
 
-def test_the_wheels_and_kaggles_own_packages_are_all_there_is_to_install(clean, wheels):
+def test_the_wheels_and_kaggles_own_packages_are_all_there_is_to_install(session, wheels):
     command = ["install", "--dry-run", "--no-index", "--find-links", str(wheels), "birdlib[augment]"]
     environment = os.environ | {"PIP_CONFIG_FILE": os.devnull}
-    pip = [clean, "-m", "pip", "--isolated", *command]
+    pip = [session(), "-m", "pip", "--isolated", *command]
     done = subprocess.run(pip, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     would = done.stdout.rpartition("Would install ")[2].split()
@@ -181,16 +193,16 @@ def test_the_wheels_and_kaggles_own_packages_are_all_there_is_to_install(clean, 
 # ---- the chain
 
 
-def test_the_chain_of_six_each_fed_by_what_it_names(clean, data, wheels, tmp_path):
+def test_the_chain_of_six_each_fed_by_what_it_names(session, data, wheels, tmp_path):
     outputs = {}
     for pushed in kernels.stage_all(tmp_path / "pushed", wished(datasets=["ann/wheels"], internet=False)):
         root = tmp_path / pushed.name
         metadata = json.loads((pushed / "kernel-metadata.json").read_text(encoding="utf-8"))
-        attach(root, f"competitions/{metadata['competition_sources'][0]}", data)
+        attach(root, "competitions/birdclef-2024", data)
         attach(root, "datasets/ann/wheels", wheels)
         for source in metadata["kernel_sources"]:
             attach(root, f"notebooks/{source}", outputs[source])
-        notebook, _ = execute(clean, pushed, root)
+        notebook = execute(session(), pushed, root)
         assert "What we saw" in json.dumps(notebook)
         assert "has changed since" not in json.dumps(notebook)
         outputs[metadata["id"]] = root / "working"
