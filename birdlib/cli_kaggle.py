@@ -16,6 +16,7 @@ app = typer.Typer(no_args_is_help=True, help="Kaggle kernels: stage them, push t
 
 Out = Annotated[Path | None, typer.Argument(help="Folder. [default: build/kaggle/<slug>, with --all build/kaggle]")]
 User = Annotated[str | None, typer.Option(help="Your Kaggle name. [default: KAGGLE_USERNAME, or kaggle.json's]")]
+Title = Annotated[str | None, typer.Option(help="The final kernel's title; its address follows from it.")]
 Conf = Annotated[str, typer.Option(help="sample, paper, or a YAML file.")]
 Setting = Annotated[
     list[str] | None,
@@ -36,6 +37,7 @@ Metadata = Annotated[Path | None, typer.Option(help="Another kaggle-metadata.jso
 def stage(
     out: Out = None,
     user: User = None,
+    title: Title = None,
     config: Conf = "paper",
     setting: Setting = None,
     chain: All = False,
@@ -49,7 +51,7 @@ def stage(
     metadata: Metadata = None,
 ) -> None:
     """Write a push folder: the final notebook with the library inside, and its metadata."""
-    wishes = _wishes(user, config, setting, competition, dataset, kernel, model, cpu, internet, hours, metadata)
+    wishes = _wishes(user, title, config, setting, competition, dataset, kernel, model, cpu, internet, hours, metadata)
     from birdlib import kernels
 
     for folder in kernels.stage_all(out, wishes) if chain else [kernels.stage(out, wishes)]:
@@ -60,6 +62,7 @@ def stage(
 def push(
     out: Out = None,
     user: User = None,
+    title: Title = None,
     config: Conf = "paper",
     setting: Setting = None,
     chain: All = False,
@@ -74,7 +77,7 @@ def push(
     metadata: Metadata = None,
 ) -> None:
     """Stage, and push with the kaggle command; with --all each kernel is waited for before the next one."""
-    wishes = _wishes(user, config, setting, competition, dataset, kernel, model, cpu, internet, hours, metadata)
+    wishes = _wishes(user, title, config, setting, competition, dataset, kernel, model, cpu, internet, hours, metadata)
     from birdlib import kaggle_push, kernels
 
     folders = kernels.stage_all(out, wishes) if chain else [kernels.stage(out, wishes)]
@@ -99,11 +102,14 @@ def wheels(
     print(f"wheels: {folder}  (kaggle datasets create -p {folder})")
 
 
-def _wishes(user, config, setting, competition, dataset, kernel, model, cpu, internet, hours, metadata) -> Wishes:
+def _wishes(
+    user, title, config, setting, competition, dataset, kernel, model, cpu, internet, hours, metadata
+) -> Wishes:
     from birdlib.kernels import Wishes
 
     return Wishes(
         user=user,
+        title=title,
         config=config,
         overrides=settings(setting or []),
         competition=competition,

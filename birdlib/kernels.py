@@ -48,9 +48,11 @@ class Wishes:
 
     ``datasets``, ``kernels`` and ``models`` are attached beside those the metadata name; ``competition`` "none"
     attaches none. ``cpu``: without a GPU. ``internet`` None: as the metadata say. ``hours``: what a session may take.
+    ``title``: the final notebook's, from which its address follows.
     """
 
     user: str | None = None
+    title: str | None = None
     config: str | Path = "paper"
     overrides: Mapping[str, Any] = field(default_factory=dict)
     competition: str | None = None
@@ -151,8 +153,8 @@ def _metadata(one: Stage, wishes: Wishes) -> dict[str, Any]:
         title, slug = metadata["title"], _slug(metadata)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise KernelError(f"{path} cannot be read as a kernel's metadata: {error!r}") from None
-    if one != FINAL:
-        title = f"birdlib {_heading(one)}"
+    if one != FINAL or wishes.title:
+        title = wishes.title if one == FINAL else f"birdlib {_heading(one)}"
         slug = slugified(title)
     if slugified(title) != slug or not 5 <= len(title) <= 50:
         raise KernelError(
@@ -179,21 +181,32 @@ def _heading(one: Stage) -> str:
 
 
 def _checked(wishes: Wishes, metadata: dict[str, Any]) -> Config:
-    """The settings that the kernel is staged with; raises for what would stop it on Kaggle."""
+    """The settings that the kernel is staged with; raises for what Kaggle would refuse, or would stop it there."""
     for key, (pattern, form) in _SOURCES.items():
-        for source in metadata.get(key, []):
-            if not re.fullmatch(pattern, source):
-                raise KernelError(f"{key}: {source!r} is not {form}")
+        if bad := [source for source in metadata.get(key, []) if not re.fullmatch(pattern, source)]:
+            raise KernelError(f"{key}: {bad[0]!r} is not {form}")
+    if metadata["id"] in metadata["kernel_sources"]:
+        raise KernelError(f"{metadata['id']} cannot read its own output: give the new kernel another title (--title)")
     if not 0 < wishes.hours < SESSION_H:
         raise KernelError(
             f"--hours {wishes.hours:g}: Kaggle ends a session after {SESSION_H:g} hours, and what it has made is lost"
         )
     settings = configs.load(wishes.config, wishes.overrides)
-    attached = any(metadata.get(key) for key in ("dataset_sources", "kernel_sources", "model_sources"))
-    offline = not metadata["enable_internet"] and not attached
-    weights = settings.model.weights
+    _check_files(settings)
+    if not metadata["enable_internet"] and not any(
+        metadata[f"{key}_sources"] for key in ("dataset", "kernel", "model")
+    ):
+        _check_offline(settings)
+    return settings
+
+
+def _check_files(settings: Config) -> None:
+    """Raises for settings that name a place on this machine."""
     if settings.data.dir:
         raise KernelError("data.dir is a folder of this machine; on Kaggle the data are what is attached: leave it out")
+    if settings.testing.traits_file:
+        raise KernelError("testing.traits_file is a file of this machine: put it into the data folder as traits.csv")
+    weights = settings.model.weights
     if weights not in (None, "imagenet"):
         raise KernelError(
             f"model.weights={weights} is a file of this machine: put it into a data set, attach that (--dataset), and "
@@ -201,16 +214,19 @@ def _checked(wishes: Wishes, metadata: dict[str, Any]) -> Config:
         )
     if weights and settings.model.backbone == "custom_cnn":
         raise KernelError("model.weights: custom_cnn has no pretrained weights; set model.weights=null")
-    if weights and offline:
+
+
+def _check_offline(settings: Config) -> None:
+    """Raises for settings that need a download."""
+    if settings.model.weights:
         raise KernelError(
             f"without internet the ImageNet weights of {settings.model.backbone} cannot be downloaded: attach a data "
             "set or model that holds its ..._notop.h5 (--dataset, --model), or a trained run (--kernel, --dataset)"
         )
-    if settings.augmentation.where == "host" and offline:
+    if settings.augmentation.where == "host":
         raise KernelError(
             "augmentation.where=host needs audiomentations, which Kaggle lacks: attach what birdlib kaggle wheels makes"
         )
-    return settings
 
 
 def _write(out: Path, one: Stage, wishes: Wishes, metadata: dict[str, Any], settings: Config, alone: bool) -> Path:

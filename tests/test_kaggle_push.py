@@ -205,7 +205,7 @@ def test_a_server_that_does_not_answer_is_asked_again(server, tmp_path, monkeypa
         ({"versionNumber": 4, "invalidCompetitionSources": ["birdclef-2024"]}, "accept the competition's rules"),
         ({"versionNumber": 4, "invalidDatasetSources": ["birder/run"]}, "without its dataset sources ['birder/run']"),
         ({"code": 413, "message": "Request Entity Too Large"}, "too large"),
-        ({"code": 500, "message": "no kernels today"}, "a problem on Kaggle's side"),
+        ({"code": 500, "message": "no kernels today"}, "no kernels today"),
         ({"code": 400, "message": "no such user"}, "no such user"),
     ],
 )

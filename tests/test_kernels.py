@@ -118,6 +118,13 @@ def test_wishes_go_into_the_metadata():
     assert 'competition="birdclef-2026", hours=11, gpu=False' in "".join(sources(notebook))
 
 
+def test_another_title_is_another_kernel(tmp_path):
+    folder = kernels.stage(None, wished(title="birdlib: My submission!", kernels=["ann/birdlib-6-the-test"]))
+    assert folder.name == "birdlib-my-submission"
+    metadata, _ = staged(folder)
+    assert (metadata["id"], metadata["title"]) == ("ann/birdlib-my-submission", "birdlib: My submission!")
+
+
 def test_the_same_is_staged_twice():
     one, two = (kernels.stage(None, wished(user="ann")) / "06_testing.ipynb" for _ in range(2))
     first = one.read_bytes()
@@ -163,6 +170,9 @@ def test_a_credentials_file_that_is_broken_names_nobody(tmp_path):
         ({"kernels": ["https://kaggle.com/ann/k"]}, "kernel_sources"),
         ({"models": ["a/b"]}, "model_sources"),
         ({"competition": "c/birdclef"}, "competition_sources"),
+        ({"kernels": ["ann/birdlib-6-the-test"]}, "cannot read its own output"),
+        ({"title": "six"}, "a title has 5 to 50 characters"),
+        ({"overrides": {"testing.traits_file": "/home/ann/traits.csv"}}, "a file of this machine"),
         ({"hours": 12}, "ends a session after 12 hours"),
         ({"hours": 0}, "--hours 0"),
         ({"overrides": {"data.dir": "/home/ann/birds"}}, "a folder of this machine"),
