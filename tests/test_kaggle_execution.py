@@ -18,8 +18,9 @@ import pytest
 
 from birdlib import kaggle_wheels, kernels, sample, stages
 from birdlib.kaggle_places import ROOT
+from tests.conftest import needs_installation
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), needs_installation]
 
 FLOOR = Path(__file__).parents[1] / "requirements-floor.txt"
 BROUGHT = ("birdlib", "audiomentations", "numpy-minmax", "numpy-rms", "python-stretch")

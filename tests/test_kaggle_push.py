@@ -17,8 +17,9 @@ import pytest
 
 from birdlib import kaggle_push, kernels
 from birdlib.kernels import KernelError
+from tests.conftest import needs_installation
 
-pytestmark = pytest.mark.slow  # the command takes a second or two at each call
+pytestmark = [pytest.mark.slow, needs_installation]  # the command takes a second or two at each call
 
 KEY = "a-key-that-must-not-be-seen-anywhere"
 REFUSED = {"code": 401, "message": "Unauthorized"}

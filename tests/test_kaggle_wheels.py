@@ -6,6 +6,9 @@ import subprocess
 import pytest
 
 from birdlib import kaggle_wheels, kernels, wheel
+from tests.conftest import needs_installation
+
+pytestmark = needs_installation
 
 
 @pytest.fixture

@@ -10,6 +10,9 @@ import pytest
 from birdlib import config as configs
 from birdlib import kernels, stages, wheel
 from birdlib.kernels import KernelError, Wishes
+from tests.conftest import needs_installation
+
+pytestmark = needs_installation
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,9 @@ import pytest
 
 import birdlib
 from birdlib import stages, wheel
+from tests.conftest import needs_installation
 
+pytestmark = needs_installation
 PACKAGE = Path(birdlib.__file__).parent
 
 
