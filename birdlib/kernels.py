@@ -130,7 +130,7 @@ def user_name(given: str | None = None) -> str:
 
 
 def slugified(title: str) -> str:
-    """What Kaggle makes of a title in an address: "birdlib 6: The test" -> "birdlib-6-the-test"."""
+    """What Kaggle makes of a title in an address: "birdlib 6: testing" -> "birdlib-6-testing"."""
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
@@ -154,7 +154,7 @@ def _metadata(one: Stage, wishes: Wishes) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise KernelError(f"{path} cannot be read as a kernel's metadata: {error!r}") from None
     if one != FINAL or wishes.title:
-        title = wishes.title if one == FINAL else f"birdlib {_heading(one)}"
+        title = wishes.title if one == FINAL else _title(one)
         slug = slugified(title)
     if slugified(title) != slug or not 5 <= len(title) <= 50:
         raise KernelError(
@@ -173,11 +173,10 @@ def _metadata(one: Stage, wishes: Wishes) -> dict[str, Any]:
     return metadata
 
 
-def _heading(one: Stage) -> str:
-    """A notebook's number and title: "4: Phase I"."""
-    first = "".join(json.loads(notebook(one.name).read_text(encoding="utf-8"))["cells"][0]["source"])
-    number, _, title = first.splitlines()[0].removeprefix("# ").partition(". ")
-    return f"{number}: {title}"
+def _title(one: Stage) -> str:
+    """A kernel's title: "birdlib 4: phase 1". From the stage's name, since a new title would be another kernel."""
+    number, _, words = one.name.partition("_")
+    return f"birdlib {int(number)}: {words.replace('_', ' ')}"
 
 
 def _checked(wishes: Wishes, metadata: dict[str, Any]) -> Config:

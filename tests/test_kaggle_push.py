@@ -98,9 +98,9 @@ def carried(notebook):
 def test_what_arrives_is_the_staged_notebook_and_its_metadata(server, tmp_path):
     done = birdlib("push", "--dataset", "birder/run", "--kernel", "ann/weights-of-mine")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "pushed: birder/birdlib-6-the-test, version 3: https://www.kaggle.com/code/birder/k\n"
+    assert done.stdout == "pushed: birder/birdlib-6-testing, version 3: https://www.kaggle.com/code/birder/k\n"
     body = sent(server)
-    assert (body["slug"], body["newTitle"]) == ("birder/birdlib-6-the-test", "birdlib 6: The test")
+    assert (body["slug"], body["newTitle"]) == ("birder/birdlib-6-testing", "birdlib 6: testing")
     assert (body["language"], body["kernelType"]) == ("python", "notebook")
     assert (body["isPrivate"], body["enableGpu"], body["enableInternet"]) == (True, True, True)
     assert (body["machineShape"], body["dockerImagePinningType"]) == ("NvidiaTeslaT4", "original")
@@ -114,7 +114,7 @@ def test_what_arrives_is_the_staged_notebook_and_its_metadata(server, tmp_path):
     names = carried(notebook).namelist()
     assert {"birdlib/series.py", "birdlib/traits.csv", "birdlib/notebooks/01_eda.ipynb"} <= set(names)
     assert len(body["text"]) < kernels.LARGEST_BYTES
-    folder = tmp_path / "build/kaggle/birdlib-6-the-test"
+    folder = tmp_path / "build/kaggle/birdlib-6-testing"
     assert sorted(path.name for path in folder.iterdir()) == ["06_testing.ipynb", "kernel-metadata.json"]
 
 
@@ -163,10 +163,10 @@ def test_a_run_is_followed_to_its_end_and_its_output_fetched(server, tmp_path, m
     kaggle_push.follow(pushed, tmp_path / "output", told.append, every_s=0.01)
     assert [line.split(": ")[1] for line in told] == ["queued", "running", "complete"]
     asked = [body for name, body, _ in server.calls if name == "GetKernelSessionStatus"]
-    assert asked[0] == {"userName": "birder", "kernelSlug": "birdlib-6-the-test", "versionLabel": "v3"}
+    assert asked[0] == {"userName": "birder", "kernelSlug": "birdlib-6-testing", "versionLabel": "v3"}
     folder = tmp_path / "output"
     assert (folder / "submission.csv").read_bytes() == b"row_id\n"
-    assert (folder / "birdlib-6-the-test.log").read_text() == "all of it"
+    assert (folder / "birdlib-6-testing.log").read_text() == "all of it"
 
 
 def test_a_run_that_fails_is_an_error_with_its_reason_and_leaves_what_it_made(server, tmp_path):
@@ -178,7 +178,7 @@ def test_a_run_that_fails_is_an_error_with_its_reason_and_leaves_what_it_made(se
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "ended with error: Notebook Exceeded Memory; SeriesError: 04_phase_1 stopped in cell [5] (" in done.stderr
-    assert (tmp_path / "build/kaggle/birdlib-6-the-test/output/birdlib-6-the-test.log").read_text() == log
+    assert (tmp_path / "build/kaggle/birdlib-6-testing/output/birdlib-6-testing.log").read_text() == log
 
 
 def test_a_server_that_does_not_answer_is_asked_again(server, tmp_path, monkeypatch):
@@ -201,7 +201,7 @@ def test_a_server_that_does_not_answer_is_asked_again(server, tmp_path, monkeypa
         (REFUSED, "Kaggle does not know you"),
         (
             {"error": "Maximum weekly GPU quota exceeded"},
-            "Kaggle refuses birder/birdlib-6-the-test: Maximum weekly GPU",
+            "Kaggle refuses birder/birdlib-6-testing: Maximum weekly GPU",
         ),
         ({"versionNumber": 4, "invalidCompetitionSources": ["birdclef-2024"]}, "accept the competition's rules"),
         ({"versionNumber": 4, "invalidDatasetSources": ["birder/run"]}, "without its dataset sources ['birder/run']"),

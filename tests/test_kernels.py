@@ -59,7 +59,7 @@ def test_the_final_kernel_is_described_at_the_top_of_the_repository():
 
 @pytest.mark.parametrize(
     ("title", "slug"),
-    [("birdlib 6: The test", "birdlib-6-the-test"), ("What's  up?", "what-s-up"), ("A -- b_c", "a-b-c")],
+    [("birdlib 6: testing", "birdlib-6-testing"), ("What's  up?", "what-s-up"), ("A -- b_c", "a-b-c")],
 )
 def test_a_title_becomes_what_kaggle_makes_of_it(title, slug):
     slugify = pytest.importorskip("slugify").slugify  # the kaggle command's own
@@ -69,8 +69,8 @@ def test_a_title_becomes_what_kaggle_makes_of_it(title, slug):
 def test_a_staged_notebook_is_the_notebook_with_the_library_and_its_places_put_in(tmp_path):
     metadata, notebook = staged(kernels.stage(None, wished()))
     nbformat.validate(notebook)
-    assert (tmp_path / "build/kaggle/birdlib-6-the-test/kernel-metadata.json").is_file()
-    assert metadata["id"] == "ann/birdlib-6-the-test"
+    assert (tmp_path / "build/kaggle/birdlib-6-testing/kernel-metadata.json").is_file()
+    assert metadata["id"] == "ann/birdlib-6-testing"
     own = sources(nbformat.read(stages.notebook("06_testing"), as_version=4))
     added = [source for source in sources(notebook) if source not in own]
     assert [source.splitlines()[0][:20] for source in added] == [
@@ -122,7 +122,7 @@ def test_wishes_go_into_the_metadata():
 
 
 def test_another_title_is_another_kernel(tmp_path):
-    folder = kernels.stage(None, wished(title="birdlib: My submission!", kernels=["ann/birdlib-6-the-test"]))
+    folder = kernels.stage(None, wished(title="birdlib: My submission!", kernels=["ann/birdlib-6-testing"]))
     assert folder.name == "birdlib-my-submission"
     metadata, _ = staged(folder)
     assert (metadata["id"], metadata["title"]) == ("ann/birdlib-my-submission", "birdlib: My submission!")
@@ -173,7 +173,7 @@ def test_a_credentials_file_that_is_broken_names_nobody(tmp_path):
         ({"kernels": ["https://kaggle.com/ann/k"]}, "kernel_sources"),
         ({"models": ["a/b"]}, "model_sources"),
         ({"competition": "c/birdclef"}, "competition_sources"),
-        ({"kernels": ["ann/birdlib-6-the-test"]}, "cannot read its own output"),
+        ({"kernels": ["ann/birdlib-6-testing"]}, "cannot read its own output"),
         ({"title": "six"}, "a title has 5 to 50 characters"),
         ({"overrides": {"testing.traits_file": "/home/ann/traits.csv"}}, "a file of this machine"),
         ({"hours": 12}, "ends a session after 12 hours"),
@@ -206,7 +206,7 @@ def test_without_internet_weights_or_a_run_may_be_attached():
     assert metadata["enable_internet"] is False
 
 
-@pytest.mark.parametrize("title", ["birdlib 6: Testing", "6", "birdlib 6: " + "The test " * 10])
+@pytest.mark.parametrize("title", ["birdlib 6: The test", "6", "birdlib 6: " + "The test " * 10])
 def test_a_title_that_does_not_fit_its_id_is_refused(tmp_path, title):
     file = tmp_path / "kaggle-metadata.json"
     template = json.loads(wheel.kernel_metadata().read_text(encoding="utf-8"))
