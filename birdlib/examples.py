@@ -62,22 +62,24 @@ def silent_and_kept(table: pd.DataFrame, energy: str, count: int = 4) -> pd.Data
 
 def _titled(chunks: pd.DataFrame, words: str, energy: str) -> pd.DataFrame:
     titles = [
-        f"{words.format(name)}\nenergy {value:.2g}"
+        f"{words.format(name)}\nenergy {np.format_float_positional(value, 2, fractional=False, trim='-')}"
         for name, value in zip(chunks["filename"], chunks[energy], strict=True)
     ]
     return chunks[PLACE].assign(title=titles)
 
 
 def full(run: Run, chunks: pd.DataFrame, looked_at: int = 60) -> pd.Series:
-    """Of the first chunks the one whose song stands out most, but no zero-padded tail and none with a gap.
+    """Of the first chunks the one that is fullest of clear song, but no zero-padded tail and none with a gap.
 
-    How much stands out is told from the image, whose every value is relative to its loudest: the darker on average.
+    Told from the image: how far each frame's loudest band stands out of its others, on average. Noise has no such band.
     """
-    source, clearest, darkest = sources.by_settings(run.data_dir, run.config), chunks.iloc[0], np.inf
+    source, clearest, most = sources.by_settings(run.data_dir, run.config), chunks.iloc[0], -np.inf
     for _, chunk in chunks.iloc[:looked_at].iterrows():
         samples = source.read(chunk["filename"], chunk["start_s"])
-        if np.mean(samples == 0) < 0.02 and (grey := spectrogram.image(samples, run.config).mean()) < darkest:
-            clearest, darkest = chunk, grey
+        grey = spectrogram.image(samples, run.config)[..., 0]
+        stands_out = float(np.mean(grey.max(axis=0) - np.median(grey, axis=0)))
+        if np.mean(samples == 0) < 0.02 and stands_out > most:
+            clearest, most = chunk, stands_out
     return clearest
 
 

@@ -359,6 +359,8 @@ def test_the_limits_are_said_with_how_often():
     limits = augment.limits(PAPER)
     assert list(limits) == list(EFFECTS)
     assert limits["high_pass"] == {"applied to": "50% of chunks", "at most": "cut-off 6.0 kHz"}
+    assert limits["time_stretch"]["at most"] == "0.80 × as fast or 1.25 × as fast"
+    assert limits["pitch_shift"]["at most"] == "-4.0 semitones or +4.0 semitones"
 
 
 def test_what_was_drawn_is_told():

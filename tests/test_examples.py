@@ -1,10 +1,12 @@
 """What is chosen to be shown: on tables small enough to choose by eye."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from birdlib import examples
+from birdlib import examples, sources
 from tests.conftest import RATE_HZ
 
 NAMES = {"a": "Ant Bird", "b": "Bee Bird", "c": "c"}
@@ -64,6 +66,23 @@ def test_the_chunk_shown_is_no_padded_tail(start_run, tiny_config, tmp_path):
     longer = table[table["filename"].str.endswith("04.ogg")]
     assert examples.full(run, pd.concat([short, longer]))["filename"].endswith("04.ogg")
     assert examples.full(run, short)["filename"].endswith("00.ogg")  # better than nothing
+
+
+def test_the_chunk_shown_is_the_fullest_of_song(start_run, tiny_config, tmp_path, monkeypatch):
+    run, times = start_run(tmp_path, tiny_config, "03"), np.arange(5 * RATE_HZ) / RATE_HZ
+    noise = 1000 * np.random.default_rng(0).normal(size=times.size)
+    song = 8000 * np.sin(2 * np.pi * 3000 * times)
+    sounds = {
+        0.0: noise,
+        1.0: noise + song * (times < 1),
+        2.0: noise + song,
+        3.0: song * (times > 1),
+    }  # the last: a gap
+    monkeypatch.setattr(
+        sources, "by_settings", lambda *_: SimpleNamespace(read=lambda _, start_s: sounds[start_s].astype(np.int16))
+    )
+    chunks = pd.DataFrame({"filename": "a.ogg", "start_s": list(sounds)})
+    assert examples.full(run, chunks)["start_s"] == 2
 
 
 def predictions(rows):
