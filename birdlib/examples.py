@@ -45,18 +45,20 @@ def recording(table: pd.DataFrame, most_chunks: int = 24) -> str:
 
 def silent_and_kept(table: pd.DataFrame, energy: str, count: int = 4) -> pd.DataFrame:
     """Silent chunks from the faintest to the loudest, each of another recording, then the loudest chunk of each of
-    those recordings; without silent chunks, the faintest kept ones.
+    those recordings; without silent chunks, the faintest kept ones alone.
 
     ``table``: a row a chunk, with filename, start_s, primary_label, kept and the column ``energy``.
     """
-    silent = table[~table["kept"]] if (~table["kept"]).any() else table
-    word = "kept" if silent is table else "silent"
+    silent = table[~table["kept"]]
+    if silent.empty:
+        faintest = table.sort_values(energy, kind="stable").drop_duplicates("filename")
+        return _titled(faintest.head(count), "kept: {}", energy).reset_index(drop=True)
     ranked = silent.sort_values(energy, kind="stable").drop_duplicates("filename")
     chosen = ranked.iloc[np.unique(np.linspace(0, len(ranked) - 1, count).round().astype(int))]
     loudest = table.loc[table.groupby("filename")[energy].idxmax()].set_index("filename", drop=False)
     partners = loudest.loc[chosen["filename"]]
     return pd.concat(
-        [_titled(chosen, word + ": {}", energy), _titled(partners, "loudest of {}", energy)], ignore_index=True
+        [_titled(chosen, "silent: {}", energy), _titled(partners, "loudest of {}", energy)], ignore_index=True
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,18 @@ def names(recordings: pd.DataFrame) -> dict[str, str]:
     return {label: label for label in recordings["primary_label"].unique()} | common[~shared].to_dict()
 
 
+def spread(counts: pd.Series, names: Mapping[str, str]) -> str:
+    """How many recordings the rarest and the commonest label have: "10 of each", "from 1 (Koel) to 500 (Iora)".
+
+    ``counts``: index label, value a count, the largest first; ``names``: as `names` gives them.
+    """
+    most, least = counts.index[0], counts.index[-1]
+    if counts[most] == counts[least]:
+        return f"{counts[most]:,} of each"
+    one = ", for one" if (counts == counts[least]).sum() > 1 else ""
+    return f"from {counts[least]:,} ({names[least]}{one}) to {counts[most]:,} ({names[most]})"
+
+
 def types(recordings: pd.DataFrame) -> pd.Series:
     """Recordings of each kind of sound ("song", "flight call", ...), most first; one of two kinds counts for both."""
     found = Counter(kind for text in recordings["type"].dropna() for kind in set(_kinds(text)))
@@ -103,8 +116,8 @@ def odd(recordings: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    table : indexed by what is odd; ``recordings`` (how many) and ``such as`` (one of them). Where no file was opened,
-        only what the metadata tell.
+    table : indexed by what is odd; ``recordings`` (how many) and ``such as`` (up to three of them). Where no file was
+        opened, only what the metadata tell.
     """
     names = recordings["filename"]
     found = {"file of the same name in another folder": names.str.rpartition("/")[2].duplicated(keep=False)}
@@ -155,7 +168,7 @@ def odd_sound(
 
 def _found(found: dict[str, pd.Series], names: pd.Series) -> pd.DataFrame:
     rows = {
-        what: {"recordings": int(which.sum()), "such as": names[which].iloc[0] if which.any() else ""}
+        what: {"recordings": int(which.sum()), "such as": ", ".join(names[which].head(3))}
         for what, which in found.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index")

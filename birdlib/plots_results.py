@@ -20,6 +20,7 @@ from scipy.spatial.distance import squareform
 from birdlib.plots_sound import decibel_bar, draw_image
 from birdlib.plots_style import (
     BLUE,
+    INK,
     MANY_CLASSES,
     RED,
     Figure,
@@ -42,20 +43,33 @@ _SHARES = ScalarMappable(PowerNorm(0.5, 0, 1), mpl.colormaps["viridis"].with_ext
 
 @styled
 def comparison(
-    values: pd.Series, chance: float | None = None, title: str = "Results side by side", xlabel: str = "accuracy"
+    values: pd.Series,
+    chance: float | None = None,
+    title: str = "Results side by side",
+    xlabel: str = "accuracy",
+    intervals: Mapping[str, tuple[float, float]] | None = None,
 ) -> Figure:
-    """Scores (0 to 1) as bars, first on top, each with its number; ``chance``: and how many times that it is."""
+    """Scores (0 to 1) as bars, first on top, each with its number; ``chance``: and how many times that it is.
+
+    ``intervals``: name -> low and high end of the score's 95 % interval, for those that have one; drawn as whiskers.
+    """
     known = values.dropna()
     scores = known.to_numpy(float)
+    ends = [(intervals or {}).get(name, (score, score)) for name, score in known.items()]
+    ends = np.nan_to_num(np.array(ends, float).reshape(-1, 2), nan=0.0)
     title += left_out(len(values) - len(known), "missing")
     title += f"; dashed: chance, {chance:.2%}" if chance else ""
+    title += "; whiskers: 95 % intervals" if intervals else ""
     figure, axes = new_axes(0.95 + 0.34 * max(len(known), 2), title, xlabel, "")
     texts = [f"{score:.1%}" if score >= 0.001 or not score else f"{score:.2%}" for score in scores]
     if chance:
         beside = [f"  ({score / chance:,.3g} × chance)" if score != chance else "" for score in scores]
         texts = [text + times for text, times in zip(texts, beside, strict=True)]
         axes.axvline(chance, color=RED, linestyle="--", linewidth=1.4)
-    share_rows(axes, scores, known.index, texts)
+    share_rows(axes, scores, known.index, texts, np.maximum(scores, ends[:, 1]))
+    for row, (low, high) in enumerate(ends):
+        if high > low:
+            axes.errorbar((low + high) / 2, row, xerr=(high - low) / 2, color=INK, linewidth=1.4, capsize=4)
     axes.set_xlim(0, max(axes.get_xlim()[1], 1.05 * (chance or 0)))
     return figure
 

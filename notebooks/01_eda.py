@@ -155,12 +155,10 @@ run.finish()
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"] _kg_hide-input=true
 kept, aside = (", ".join(columns.index[columns["kept"] == what]) for what in ("yes", "set aside"))
-most, least = counts.index[0], counts.index[-1]
 seconds = recordings.loc[readable, "duration_s"]
 Markdown(f"""## What we saw{run.synthetic}
 
-- **{len(recordings):,} recordings of {len(counts)} species**, from {counts[least]:,} ({names[least]}, for one) to
-  {counts[most]:,} ({names[most]}).
+- **{len(recordings):,} recordings of {len(counts)} species**, {overview.spread(counts, names)}.
 - Kept: {kept}. Set aside, for the reasons above: {aside}.
 - {people["people"]:,} people made them, one of them {people["largest_share"]:.0%} of all. Species with a single
   recordist: {people["one_only"]}. {secondary:,} recordings name other species in the background.

@@ -97,9 +97,10 @@ run.save_figure(plots.energies(index.chunks[measure], silence.threshold, silence
 
 # %% [markdown]
 # To see and to hear (the paper's figure 5): silent chunks from the faintest to the one nearest the threshold, and
-# under each the loudest chunk of the same recording. The waveforms share one scale. Each image is scaled by its own
-# maximum, as the network gets it; that makes patterns of the noise in silence, which is why silent chunks have to go.
-# (Of digital silence it makes black.) The players come in the same order and share one gain.
+# under each the loudest chunk of the same recording; or, if none is silent, the faintest of all. The waveforms share
+# one scale. Each image is scaled by its own maximum, as the network gets it; that makes patterns of the noise in
+# silence, which is why silent chunks have to go. (Of digital silence it makes black.) The players come in the same
+# order and share one gain.
 
 # %%
 shown = examples.read(run, examples.silent_and_kept(table, measure))

@@ -75,7 +75,8 @@ pd.DataFrame.from_dict(rows, orient="index")[columns].style.format(percent)
 # %%
 common = scores["commonest"]
 bars = pd.Series({"always the commonest": common, "logistic regression": baseline, "network": scores["accuracy"]})
-run.save_figure(plots.comparison(bars, scores["chance"], "Test", "accuracy by chunk"), "comparison")
+interval = {"network": (low, high)}
+run.save_figure(plots.comparison(bars, scores["chance"], "Test", "accuracy by chunk", interval), "comparison")
 
 # %% [markdown]
 # Beside validation, and beside the paper's own numbers. Validation flatters a little, since it chose the epoch and
@@ -103,11 +104,18 @@ matrix = evaluation.confusion(result.truth[kept], result.probabilities[kept])
 run.save_figure(plots.confusion(matrix, result.labels, names), "confusion")
 
 # %% [markdown]
-# The pairs confused most, to see and to hear: a test chunk that was mistaken, and one of each species that was not.
+# The pairs confused most, by name:
 
 # %%
-pairs = evaluation.confused_pairs(matrix, result.labels, most=2)
-shown = examples.confused(result.said, pairs, result.labels, names)
+pairs, tested = evaluation.confused_pairs(matrix, result.labels, most=6), pd.Series(matrix.sum(axis=1), result.labels)
+table = pd.DataFrame(pairs, columns=["truly", "taken for", "chunks"])
+table.assign(of=table["truly"].map(tested)).replace(names)
+
+# %% [markdown]
+# The first two of them, to see and to hear: a test chunk that was mistaken, and one of each species that was not.
+
+# %%
+shown = examples.confused(result.said, pairs[:2], result.labels, names)
 sounds, scales = examples.read(run, shown), spectrogram.scales(run.config)
 images, seconds = spectrogram.images(sounds.values(), run.config), run.config.chunks.length_s
 figure = plots.sounds(sounds, images, seconds=seconds, own_scale=True, columns=3, **scales)
@@ -164,8 +172,7 @@ run.finish()
 table.iloc[:3, :7]
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"] _kg_hide-input=true
-of = dict(zip(result.labels, matrix.sum(axis=1), strict=True))
-told = [f"{names[true]} taken for {names[taken]} ({count} of {of[true]} chunks)" for true, taken, count in pairs]
+told = [f"{names[true]} taken for {names[to]} ({count} of {tested[true]} chunks)" for true, to, count in pairs[:2]]
 untested = [names[label] for label in scores["classes_without_test"]]
 Markdown(f"""## What we saw{run.synthetic}
 

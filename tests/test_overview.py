@@ -72,7 +72,19 @@ def test_people(small):
     assert pd.isna(nobody["largest_share"])
 
 
-def test_odd_files_are_counted_and_one_is_named(small):
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ({"a": 3, "b": 3}, "3 of each"),
+        ({"a": 1200, "b": 3}, "from 3 (Bee Bird) to 1,200 (Ant Bird)"),
+        ({"a": 9, "c": 1, "b": 1}, "from 1 (Bee Bird, for one) to 9 (Ant Bird)"),
+    ],
+)
+def test_how_uneven_the_species_are_is_told(counts, told):
+    assert overview.spread(pd.Series(counts), {"a": "Ant Bird", "b": "Bee Bird", "c": "c"}) == told
+
+
+def test_odd_files_are_counted_and_some_are_named(small):
     table = small[0].assign(duration_s=[2.0, 60.0, 400.0, None], sample_rate_hz=[32_000, 44_100, 32_000, None])
     found = overview.odd(table.astype({"sample_rate_hz": "Int32"}).assign(channels=pd.array([1, 2, 1, None], "Int32")))
     assert found["recordings"].to_dict() == {
@@ -83,7 +95,7 @@ def test_odd_files_are_counted_and_one_is_named(small):
         "not at 32,000 Hz": 1,
         "not mono": 1,
     }
-    assert found["such as"].tolist() == ["a/1.ogg", "a/1.ogg", "b/1.ogg", "", "a/2.ogg", "a/2.ogg"]
+    assert found["such as"].tolist() == ["a/1.ogg, b/1.ogg, c/1.ogg", "a/1.ogg", "b/1.ogg", "", *["a/2.ogg"] * 2]
 
 
 def test_a_header_without_a_length_and_stereo_as_the_rule(small):
@@ -113,7 +125,7 @@ def test_what_decoding_shows(small):
         "the same audio as one of another species": 2,
         "reaches full scale, as clipped audio does": 1,
     }
-    assert found["such as"].tolist() == ["a/1.ogg", "a/2.ogg", "a/2.ogg", "a/2.ogg", "a/2.ogg"]
+    assert found["such as"].tolist() == ["a/1.ogg", "a/2.ogg", *["a/2.ogg, b/1.ogg"] * 2, "a/2.ogg"]
 
 
 def test_files_are_told_with_audio_and_without():

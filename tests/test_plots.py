@@ -111,6 +111,9 @@ def _others() -> dict[str, plots.Figure]:
         "fold_scores": plots.fold_scores(pd.Series([0.55, 0.61, 0.58, 0.6], index=list("0123"))),
         "comparison": plots.comparison(scores, 1 / 182, "Accuracy"),
         "comparison, near 1": plots.comparison(scores + 0.39, 0.5, "ROC-AUC"),
+        "comparison, intervals": plots.comparison(
+            scores, 1 / 182, "Accuracy", intervals={"test": (0.3, 0.92), "phase I": (np.nan, np.nan)}
+        ),
         "comparison, no chance": plots.comparison(scores, None, "ROC-AUC", "macro ROC-AUC"),
     }
 
@@ -184,6 +187,10 @@ def test_class_counts_are_ranked_and_name_every_species():
     assert [bar.get_width() for bar in figure.axes[0].patches] == [7, 2]
     assert "9 in 2 species" in _title(figure)
     assert "1 without a count left out" in _title(figure)
+
+
+def test_classes_of_one_size_are_said_to_be():
+    assert "30 in 3 species, 10 of each" in _title(plots.class_counts(pd.Series(10, index=list("abc"))))
 
 
 def test_182_species_are_each_named_once():
@@ -630,6 +637,16 @@ def test_comparison_says_how_many_times_chance():
     assert "chance, 0.55%" in text
 
 
+def test_comparison_draws_the_intervals_that_there_are():
+    scores, intervals = pd.Series({"test": 0.6, "phase I": 0.2, "none": 0.1}), {"test": (0.5, 0.9)}
+    figure = plots.comparison(scores, intervals={**intervals, "none": (np.nan, np.nan)})
+    (whiskers,) = figure.axes[0].collections
+    np.testing.assert_allclose(whiskers.get_segments(), [[(0.5, 0), (0.9, 0)]])
+    assert "95 % intervals" in _title(figure)
+    assert figure.axes[0].texts[0].xy[0] == 0.9  # the number stands clear of the whisker
+    assert "intervals" not in _title(plots.comparison(scores))
+
+
 def test_comparison_draws_its_scores_and_no_share_over_all():
     figure = plots.comparison(pd.Series({"phase I": 0.25, "gone": np.nan, "phase II": 1.0, "none": 0.0}), 0.1)
     axes = figure.axes[0]
@@ -711,6 +728,18 @@ def test_nothing_to_show_is_a_figure_too(nothing):
         plots.timeline(np.zeros((0, 1)), [], 5.0, ["a"]),
     ):
         figure.draw_without_rendering()
+
+
+def test_where_there_is_nothing_to_draw_a_line_says_so():
+    none = pd.Series([np.nan, np.nan])
+    for figure, said in (
+        (plots.ranking(pd.Series(dtype=float), "0 types", "recordings"), "0 types: there are none"),
+        (plots.ratings(none), "2 without a rating left out"),
+        (plots.places(none, none), "2 without a place left out"),
+    ):
+        assert said in _title(figure)
+        assert not figure.axes
+        assert figure.get_figheight() < 0.5
 
 
 def test_figures_need_no_pyplot():
