@@ -54,7 +54,7 @@ def of(config: Config, epoch: int, slots: Sequence[int]) -> np.ndarray:
 
 
 def told(drawn: np.ndarray, config: Config) -> list[str]:
-    """The effects that each sample's numbers apply on the device, in words: "pitch shift, cut out", or "nothing".
+    """The effects that each sample's numbers apply on the device, in words: "pitch shift, cut-out", or "nothing".
 
     ``drawn``: the numbers of `of` or of `mixed`.
     """
@@ -62,7 +62,7 @@ def told(drawn: np.ndarray, config: Config) -> list[str]:
     for name, where in places(config).items():
         mine, is_here = drawn[:, where], settings.where == "device" or name in ("cut_out", "mixup")
         applied = mine[:, 1] > 0 if name == "mixup" else mine[:, 0] < getattr(settings, name).probability
-        on[name.replace("_", " ")] = applied & is_here & (settings.strength > 0)
+        on["cut-out" if name == "cut_out" else name.replace("_", " ")] = applied & is_here & (settings.strength > 0)
     return [", ".join(name for name in on if on[name][row]) or "nothing" for row in range(len(drawn))]
 
 

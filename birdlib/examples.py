@@ -71,16 +71,16 @@ def _titled(chunks: pd.DataFrame, words: str, energy: str) -> pd.DataFrame:
 
 
 def full(run: Run, chunks: pd.DataFrame, looked_at: int = 60) -> pd.Series:
-    """Of the first chunks the one that is fullest of clear song, but no zero-padded tail and none with a gap.
+    """Of the first chunks the one that is fullest of clear song, with sound at all times and pitches around it.
 
-    Told from the image: how far each frame's loudest band stands out of its others, on average. Noise has no such band.
+    Told from the image: how far each frame's loudest band stands out of its upper quarter, on average; noise has no
+    such band. What is black, as a padded tail is, or pitches that were filtered out before, counts against a chunk.
     """
     source, clearest, most = sources.by_settings(run.data_dir, run.config), chunks.iloc[0], -np.inf
     for _, chunk in chunks.iloc[:looked_at].iterrows():
-        samples = source.read(chunk["filename"], chunk["start_s"])
-        grey = spectrogram.image(samples, run.config)[..., 0]
-        stands_out = float(np.mean(grey.max(axis=0) - np.median(grey, axis=0)))
-        if np.mean(samples == 0) < 0.02 and stands_out > most:
+        grey = spectrogram.image(source.read(chunk["filename"], chunk["start_s"]), run.config)[..., 0]
+        stands_out = np.mean(grey.max(axis=0) - np.quantile(grey, 0.75, axis=0)) * np.mean(grey > 0)
+        if stands_out > most:
             clearest, most = chunk, stands_out
     return clearest
 

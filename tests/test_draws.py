@@ -133,8 +133,8 @@ def test_what_the_numbers_apply_is_told():
     drawn[1:3, places["cut_out"].start] = 0.49
     drawn[2, places["pitch_shift"].start] = 0
     drawn[3, places["mixup"]] = [2, 0.3]
-    assert draws.told(drawn, CONFIG) == ["nothing", "cut out", "pitch shift, cut out", "mixup"]
+    assert draws.told(drawn, CONFIG) == ["nothing", "cut-out", "pitch shift, cut-out", "mixup"]
     host = configs.load("paper", {"augmentation.where": "host"})
-    assert draws.told(drawn, host) == ["nothing", "cut out", "cut out", "mixup"]
+    assert draws.told(drawn, host) == ["nothing", "cut-out", "cut-out", "mixup"]
     none = configs.load("paper", {"augmentation.strength": 0})
     assert draws.told(drawn, none) == ["nothing"] * 4
