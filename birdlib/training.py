@@ -241,11 +241,14 @@ def accuracy(predicted: pd.DataFrame, labels: list[str]) -> float:
 
 
 def whole_history(run: Run, fold: int) -> pd.DataFrame:
-    """Both phases' histories of a fold as one: a column phase ("I", "II"), and epoch counted on from the first."""
+    """Both phases' histories of a fold as one, epoch counted on from the first.
+
+    Beside the histories' columns: phase ("I", "II"), and best, whether the epoch's weights are the phase's kept ones.
+    """
     files = {"I": f"history/phase_1_fold_{fold}.csv", "II": f"history/phase_2_fold_{fold}.csv"}
     parts = {phase: pd.read_csv(run.path(file)) for phase, file in files.items()}
     whole = pd.concat(parts, names=["phase"]).reset_index("phase").reset_index(drop=True)
-    return whole.assign(epoch=range(len(whole)))
+    return whole.assign(epoch=range(len(whole)), best=whole.index.isin(whole.groupby("phase")["val_loss"].idxmin()))
 
 
 def compared(run: Run) -> dict[str, pd.DataFrame]:

@@ -47,8 +47,8 @@ names = overview.names(run.read_table("recordings"))
 results = {fold: training.phase_2(run, fold) for fold in run.config.folds}
 
 # %% [markdown]
-# The whole run, one phase after the other (the paper's figure 16). Phase II begins with phase I's *best* weights,
-# which need not be its last.
+# The whole run, one phase after the other (the paper's figure 16). Phase II begins with phase I's *best* weights (the
+# ringed epoch's), which need not be its last.
 
 # %%
 whole = {fold: training.whole_history(run, fold) for fold in results}

@@ -104,6 +104,7 @@ def _others() -> dict[str, plots.Figure]:
         "curves": plots.curves(_history(17), "Phase I"),
         "curves, one epoch": plots.curves(_history(1), "Phase I"),
         "whole_run": plots.whole_run(_phases(12, 20), "Fold 0"),
+        "whole_run, best": plots.whole_run(_phases(12, 20).assign(best=np.arange(32) % 12 == 3), "Fold 0"),
         "side_by_side": plots.side_by_side({"frozen": _history(12), "all trained": _history(20)}, "Trainings"),
         "learning_rate": plots.learning_rate(_history(30)),
         "learning_rate, phases": plots.learning_rate(_phases(12, 20)),
@@ -510,6 +511,13 @@ def test_low_accuracies_fill_the_axis():
     history = _history(5)
     history[["accuracy", "val_accuracy"]] *= 0.01
     assert plots.curves(history).axes[1].get_ylim()[1] < 0.02
+
+
+def test_a_whole_run_rings_the_epochs_that_are_kept():
+    history = _phases(4, 6).assign(best=[False, False, True, False, *[False] * 5, True])
+    for axes, name in zip(plots.whole_run(history).axes, ("val_loss", "val_accuracy"), strict=True):
+        (ring,) = [line for line in axes.get_lines() if line.get_markerfacecolor() == "none"]
+        np.testing.assert_allclose(ring.get_xydata(), history.loc[history["best"], ["epoch", name]])
 
 
 def test_a_whole_run_joins_no_phases_and_marks_where_they_meet():

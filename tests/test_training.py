@@ -459,6 +459,8 @@ def test_both_phases_histories_are_one(trained):
     whole = training.whole_history(run, 0)
     assert whole["phase"].tolist() == ["I"] * 3 + ["II"] * 2
     assert whole["epoch"].tolist() == [0, 1, 2, 3, 4]
+    losses = whole["val_loss"].to_numpy()
+    assert np.flatnonzero(whole["best"]).tolist() == [losses[:3].argmin(), 3 + losses[3:].argmin()]
     assert first["epochs"] == 3
 
 
