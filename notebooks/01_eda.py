@@ -78,7 +78,7 @@ run.save_figure(plots.class_counts(counts, names), "class_counts")
 
 # %%
 species = recordings.groupby("primary_label")[["common_name", "scientific_name"]].first()
-species.assign(recordings=counts).sort_values("recordings", ascending=False)
+species.assign(recordings=counts).sort_values("recordings", ascending=False, kind="stable")
 
 # %% [markdown]
 # ## Who, where and what

@@ -146,4 +146,7 @@ def test_a_real_years_metadata(shared):
     assert table.loc["rating", "missing"] == (raw["rating"] == 0).sum() == 514
     assert table.loc["secondary_labels", "missing"] == (raw["secondary_labels"] == "[]").sum() == 14636
     assert len(set(overview.names(recordings).values())) == 264
+    unopened = recordings.assign(duration_s=None, sample_rate_hz=None, channels=None)
+    # One upload to xeno-canto is there under two species.
+    assert overview.odd(unopened)["such as"].tolist() == ["cibwar1/XC316684.ogg, gnbcam2/XC316684.ogg"]
     assert overview.types(recordings)["song"] == raw["type"].str.contains("'song'", case=False).sum()
