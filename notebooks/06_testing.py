@@ -23,11 +23,11 @@
 # - ask two easier questions of it: is this bird endangered, is it nocturnal?
 # - predict soundscapes, and write `submission.csv`.
 #
-# *Words.* **Recall**: the share of a species' chunks that are recognised. **ROC-AUC**: how often a chunk of the
-# species gets a higher probability for it than a chunk of another; 0.5 is chance, 1 perfect; *macro*: the mean over
-# the species, each counting the same. **Average precision**: of the chunks ranked by probability, how many at the top
-# are right; chance is the share of right ones. **Interval**: where 95 % of results would lie, had other recordings come
-# into the test.
+# *Words.* **Recall**: the share of a species' chunks that are recognised. **Precision**: of the chunks that are said to
+# be of the species, the share that are. **ROC-AUC**: how often a chunk of the species gets a higher probability for it
+# than a chunk of another; 0.5 is chance, 1 perfect; *macro*: the mean over the species, each counting the same.
+# **Average precision**: of the chunks ranked by probability, how many at the top are right; chance is the share of
+# right ones. **Interval**: where 95 % of results would lie, had other recordings come into the test.
 
 # %% tags=["parameters"]
 config = None  # "sample", "paper" or a YAML file; None: the run folder's own settings
@@ -90,6 +90,9 @@ paper.beside(run.metrics(), result.labels)
 
 # %% [markdown]
 # ## Species by species
+#
+# A species that is named at every turn has a high recall and a low precision; one that is named only where it is
+# plain, a low recall and a high precision. Of few chunks, either is a rough number.
 
 # %%
 kept = result.kept

@@ -66,7 +66,9 @@ def _by_class(count: int) -> dict[str, plots.Figure]:
         "dropped_by_measure": plots.dropped_by_measure(shares, names),
         "epoch_balance": plots.epoch_balance(epoch, 500, names),
         "confusion": plots.confusion(matrix, labels, names),
-        "per_class": plots.per_class(pd.DataFrame({"recall": shares["peak"].round(2), "chunks": chunks}), names),
+        "per_class": plots.per_class(
+            pd.DataFrame({"recall": shares["peak"].round(2), "precision": shares["rms"], "chunks": chunks}), names
+        ),
         "fold_sides": plots.fold_sides(_splits(labels, 100 * count)),
         "timeline": plots.timeline(predictions, np.arange(48) * 5.0, 5.0, labels, truth, names=names),
         "timeline, image": plots.timeline(predictions, np.arange(48) * 5.0, 5.0, labels, truth, names=names, **image),
@@ -633,9 +635,12 @@ def test_confusion_lists_the_most_frequent_and_owns_up_to_the_absent():
 
 def test_per_class_ranks_and_counts_those_left_out():
     table = pd.DataFrame({"recall": [0.5, np.nan, 1.0], "chunks": [4, 0, 9]}, index=["a", "b", "c"])
-    figure = plots.per_class(table)
+    figure = plots.per_class(table.assign(precision=[0.25, np.nan, np.nan]))
+    recall, precision = (line.get_xydata() for line in figure.axes[0].get_lines()[:2])
+    np.testing.assert_array_equal(recall, [[1.0, 0], [0.5, 1]])
+    np.testing.assert_array_equal(precision, [[np.nan, 0], [0.25, 1]])
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["c", "a"]
-    assert "2 species, mean 75.0%" in _title(figure)
+    assert "2 species, mean recall 75.0%" in _title(figure)
     assert "1 without a chunk left out" in _title(figure)
 
 
@@ -709,7 +714,7 @@ def test_overlapping_windows_share_what_they_share():
 
 @pytest.mark.parametrize("nothing", [pd.Series(dtype=float), pd.Series([np.nan], index=["a"])])
 def test_nothing_to_show_is_a_figure_too(nothing):
-    table = nothing.to_frame("recall").assign(chunks=0, there=0, epoch=0, different=0)
+    table = nothing.to_frame("recall").assign(precision=0.0, chunks=0, there=0, epoch=0, different=0)
     for figure in (
         plots.class_counts(nothing),
         plots.chunk_counts(nothing, nothing),
