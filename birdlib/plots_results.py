@@ -85,7 +85,7 @@ def per_class(table: pd.DataFrame, names: Mapping[str, str] | None = None) -> Fi
     """
     ranked = table.dropna(subset=["recall"]).sort_values(["recall", "chunks"], ascending=False, kind="stable")
     mean = ranked["recall"].mean() if len(ranked) else 0.0
-    title = f"Share of each species' chunks recognised: {len(ranked)} species, mean recall {mean:.1%} (dashed)"
+    title = f"Recall and precision by chunk: {len(ranked)} species, mean recall {mean:.1%} (dashed)"
     title += left_out(len(table) - len(ranked), "without a chunk")
     figure, panels, size, _ = species_rows(list(ranked.index), title, "share", names, extra_in=0.3)
     large = len(panels) == 1
