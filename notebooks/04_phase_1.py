@@ -117,7 +117,7 @@ else:
 
 # %%
 scores = pd.DataFrame.from_dict(results, orient="index").drop(columns="parameters").rename_axis("fold")
-scores
+scores.style.format({"val_accuracy": "{:.1%}"})
 
 # %%
 mean, by_fold = scores["val_accuracy"].mean(), scores["val_accuracy"].to_dict()
@@ -128,7 +128,7 @@ run.finish()
 # %% jupyter={"source_hidden": true} tags=["hide-input"] _kg_hide-input=true
 unscored = [names[label] for label in splits.unscored(split, fold)]
 over = f" (the mean of {len(results)} folds)" if len(results) > 1 else ""
-best = [f"{name} {history['val_accuracy'].max():.1%}" for name, history in compared.items()]
+best = [f"{name} {history['val_accuracy'].max():.1%}" for name, history in compared.items() if others]
 Markdown(f"""## What we saw{run.synthetic}
 
 - **Frozen: {"the whole backbone; only the head was trained" if pretrained else "nothing"}.** Trained parameters:
@@ -136,6 +136,6 @@ Markdown(f"""## What we saw{run.synthetic}
 - Fold {fold}: {callbacks.told(histories[fold], run.config.phase_1)}
 - **Validation accuracy after phase I: {mean:.1%}**{over}, {mean * model.output_shape[-1]:.1f} times chance. The
   paper's, {paper.where(splits.labels(split))}: {paper.ACCURACY["phase_1"]:.2%}.
-- The best of the first epochs in validation: {", ".join(best)}{"" if others else " (nothing was trained beside it)"}.
+- The best of the first epochs, side by side: {", ".join(best) or "nothing was trained beside this model"}.
 - Species too rare to be in this validation fold: {", ".join(unscored) or "none"}.
 """)
