@@ -89,7 +89,7 @@ def changed(before: pd.DataFrame, after: pd.DataFrame, names: Mapping[str, str],
     """Chunks that two classifiers see differently: those that became right, then those that became wrong.
 
     Both: predictions of the same chunks, with filename, start_s, primary_label and a column a class. Within each kind,
-    those whose right species' probability changed most come first, and no recording twice.
+    those whose right species' probability changed most come first, and no species comes twice.
     """
     labels = _classes(before)
     truth = before["primary_label"].to_numpy()
@@ -105,7 +105,7 @@ def changed(before: pd.DataFrame, after: pd.DataFrame, names: Mapping[str, str],
     ]
     better = table[(first != truth) & (then == truth)].sort_values("gain", ascending=False, kind="stable")
     worse = table[(first == truth) & (then != truth)].sort_values("gain", kind="stable")
-    better, worse = (part.drop_duplicates("filename") for part in (better, worse))
+    better, worse = (part.drop_duplicates("primary_label") for part in (better, worse))
     of_worse = min(len(worse), max(1, count - len(better)))
     return pd.concat([better.iloc[: count - of_worse], worse.iloc[:of_worse]], ignore_index=True)
 

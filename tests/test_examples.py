@@ -96,14 +96,16 @@ def predictions(rows):
 def test_changed_minds_are_the_strongest_of_both_kinds():
     sure, unsure, wrong = (0.8, 0.1, 0.1), (0.4, 0.35, 0.25), (0.1, 0.8, 0.1)
     before = predictions(
-        [("1", "a", wrong), ("2", "a", unsure[::-1]), ("3", "a", sure), ("4", "b", wrong), ("5", "a", wrong)]
+        [("1", "a", wrong), ("2", "a", unsure[::-1]), ("3", "a", sure), ("4", "b", wrong), ("5", "c", wrong)]
     )
-    after = predictions([("1", "a", sure), ("2", "a", unsure), ("3", "a", sure), ("4", "b", sure), ("5", "a", unsure)])
+    after = predictions(
+        [("1", "a", sure), ("2", "a", unsure), ("3", "a", sure), ("4", "b", sure), ("5", "c", unsure[::-1])]
+    )
     shown = examples.changed(before, after, NAMES, count=3)
-    assert shown["filename"].tolist() == ["1", "5", "4"]
+    assert shown["filename"].tolist() == ["1", "5", "4"]  # and not "2", another of species a that changed less
     assert shown["title"].tolist() == [
         "I: Bee Bird\nII: Ant Bird\nwhich is right",
-        "I: Bee Bird\nII: Ant Bird\nwhich is right",
+        "I: Bee Bird\nII: c\nwhich is right",
         "I: Bee Bird\nII: Ant Bird\ntruly Bee Bird",
     ]
 
