@@ -89,7 +89,7 @@ def case(phase: int, batch: int, precision: str, options: argparse.Namespace) ->
     if policy == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     with models.at_precision(model, policy), tempfile.TemporaryDirectory() as folder:
-        whole = layers.joined(model, config)
+        whole = layers.joined(model, config, together=device.together(config))
         whole.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"], jit_compile=device.jit(config))
         found = rates(whole, Path(folder), config, batch, options)
     return {"phase": phase, "batch": batch, "precision": policy, **found, "memory_gb": peak_gb()}

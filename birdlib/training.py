@@ -148,7 +148,7 @@ def train(
     looked_at = chunks.thinned(data.validation, "filename", config.batches.validation_chunks_per_recording)
     judged: Any = PlainBatches(looked_at, data.labels, source, config, config.compute.predict_batch_size)
     with models.at_precision(model, device.precision(config)):
-        whole = layers.joined(model, config, backgrounds.pool(config))
+        whole = layers.joined(model, config, backgrounds.pool(config), device.together(config))
         if settings.feature_views:
             whole, shown, judged = _on_features(model, shown, judged, config, settings)
         training, validation = Ahead(shown, first_epoch, shards), Ahead(judged, shards=shards, judged=len(looked_at))
@@ -159,7 +159,7 @@ def _on_features(
     model: keras.Model, shown: TrainingBatches, judged: PlainBatches, config: Config, settings: Phase
 ) -> tuple[keras.Model, features.CachedEpochs, features.CachedEpochs]:
     """The head, and the features to train and to validate it with."""
-    body = layers.joined(features.body(model), config, backgrounds.pool(config))
+    body = layers.joined(features.body(model), config, backgrounds.pool(config), device.together(config))
     augmented, plain = (features.extractor(body, training) for training in (True, False))
     views = features.cached(augmented, shown, range(settings.feature_views), "features to train on", shown.shards)
     kept = features.cached(plain, judged, range(1), "features to validate with", shown.shards)
