@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import scipy.signal
-from conftest import RATE_HZ, noise, song, tone
 
 from birdlib import augment
 from birdlib import config as configs
 from birdlib.augment import EFFECTS, AugmentError, Chain, effect, ranges
+from tests.conftest import RATE_HZ, noise, song, tone
 
 HOST = {"augmentation.where": "host"}
 PAPER = configs.load("paper", HOST)
