@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 from measuring import BATCH, OUT, PAPERS_WAY, XC10, filled, in_turns, note, papers_way, row, settings
 
-from birdlib import batches, chance, draws, features, layers, models, runs, series, sources, stages, store, training
+from birdlib import batches, chance, features, layers, models, runs, series, sources, stages, store, training
 from birdlib import config as configs
 
 WEIGHTS = XC10.parents[1] / "weights" / "resnet50_imagenet_notop.weights.h5"
@@ -45,12 +45,9 @@ def cpu_chunk(repeats: int) -> Iterator[dict[str, object]]:
 
 def on_the_device(config: configs.Config) -> keras.Model:
     """The image layers as training calls them; of each image only the maximum is handed back."""
-    inputs = {
-        "audio": keras.Input((config.chunk_samples,), dtype="int16", name="audio"),
-        "chance": keras.Input((draws.count(config),), name="chance"),
-    }
-    images = layers.Images(config)(inputs["audio"], inputs["chance"])
-    return features.extractor(keras.Model(inputs, keras.ops.max(images, axis=(1, 2, 3))), True)
+    images = keras.Input(config.image_shape)
+    loudest = keras.Model(images, keras.ops.max(images, axis=(1, 2, 3)))
+    return features.extractor(layers.joined(loudest, config), True)
 
 
 # ---- feature_views

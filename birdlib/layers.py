@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -19,7 +20,7 @@ from birdlib.layers_wave import Background, Clipping, Filters, GaussianNoise, Ti
 if TYPE_CHECKING:
     from birdlib.config import Config
 
-__all__ = ["CutOut", "Images", "LogMelImage", "MixUp", "as_trained", "cut_out_preview"]
+__all__ = ["CutOut", "Images", "LogMelImage", "MixUp", "as_trained", "cut_out_preview", "joined"]
 
 
 class LogMelImage(OnDevice):
@@ -140,6 +141,24 @@ class Images(OnDevice):
 def coloured(grey):
     """Grey levels (batch, n_mels, frames) as three equal channels: (batch, n_mels, frames, 3)."""
     return ops.repeat(ops.expand_dims(grey, -1), 3, axis=-1)
+
+
+def joined(model: keras.Model, config: Config, background: np.ndarray | None = None) -> keras.Model:
+    """A model of images behind the layers that make them, for training.
+
+    Parameters
+    ----------
+    model : images (batch, n_mels, frames, 3) -> anything.
+    background : as `Images` takes it.
+
+    Returns
+    -------
+    joined : its inputs are a batch's: ``audio`` int16 (batch, samples) and ``chance`` float32 (batch, numbers).
+    """
+    audio = keras.Input((config.chunk_samples,), dtype="int16", name="audio")
+    numbers = keras.Input((draws.count(config),), dtype="float32", name="chance")
+    images = Images(config, background)(audio, numbers)
+    return keras.Model({"audio": audio, "chance": numbers}, model(images))
 
 
 def as_trained(inputs: dict[str, np.ndarray], config: Config, background: np.ndarray | None = None) -> np.ndarray:
