@@ -25,7 +25,9 @@ def _birdlib(version: Annotated[bool, typer.Option("--version", help="Print the 
 @app.command()
 def run(
     config: Annotated[str | None, typer.Option(help="sample, paper, or a YAML file. [default: sample]")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of recordings. [default: the built-in sample]")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of recordings, or kaggle:birdclef-2024. [default: the sample]")
+    ] = None,
     run_dir: Annotated[Path | None, typer.Option(help="Run folder. [default: runs/<config>]")] = None,
     setting: Annotated[
         list[str] | None,

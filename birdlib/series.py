@@ -9,14 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import papermill
-from papermill.clientwrap import PapermillNotebookClient
-from papermill.engines import Engine, papermill_engines
 from tqdm.auto import tqdm
 
-from birdlib import augment, metadata, runs
+from birdlib import augment, competition, metadata, runs
 from birdlib.config import Config
 from birdlib.stages import STAGES, RunError, Stage, notebook, stage
+
+try:
+    import papermill
+    from papermill.clientwrap import PapermillNotebookClient
+    from papermill.engines import Engine, papermill_engines
+except ModuleNotFoundError as error:  # Colab has none
+    raise RunError(f"the series is run by papermill, and {error.name} is missing: pip install papermill") from error
 
 
 class SeriesError(RuntimeError):
@@ -54,7 +58,8 @@ def run(
     chosen, again = _chosen(first, only)
     with _locked(folder):
         if data_dir:
-            metadata.load(Path(data_dir))  # a folder that is none is said to be none, not to be another
+            data_dir = competition.folder(data_dir)
+            metadata.load(data_dir)  # a folder that is none is said to be none, not to be another
         settings = runs.settle(folder, config, data_dir, overrides, redo=again)
         _check_early(settings)
         if only:

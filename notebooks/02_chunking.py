@@ -28,10 +28,10 @@
 # *validates*, which is to score a training while it is under way. The *test* is kept for the end.
 
 # %% tags=["parameters"]
-config = None  # "sample", "paper" or a YAML file; None: the run folder's own settings
-run_dir = None  # where results go; None: runs/<config>
-data_dir = None  # the folder of recordings; None: the built-in sample data set
-overrides = {}  # settings on top, such as {"silence.threshold": 0.05}
+config: str = None  # "sample", "paper" or a YAML file; None: the run folder's own settings
+run_dir: str = None  # where results go; None: runs/<config>
+data_dir: str = None  # the folder of recordings, or "kaggle:birdclef-2024"; None: the built-in sample data set
+overrides: dict = {}  # settings on top, such as {"silence.threshold": 0.05}
 
 # %%
 from IPython.display import Markdown

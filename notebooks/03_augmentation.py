@@ -27,10 +27,10 @@
 # in ways that leave it the same species, so that there seem to be more.
 
 # %% tags=["parameters"]
-config = None  # "sample", "paper" or a YAML file; None: the run folder's own settings
-run_dir = None  # where results go; None: runs/<config>
-data_dir = None  # the folder of recordings; None: the built-in sample data set
-overrides = {}  # settings on top, such as {"silence.threshold": 0.05}
+config: str = None  # "sample", "paper" or a YAML file; None: the run folder's own settings
+run_dir: str = None  # where results go; None: runs/<config>
+data_dir: str = None  # the folder of recordings, or "kaggle:birdclef-2024"; None: the built-in sample data set
+overrides: dict = {}  # settings on top, such as {"silence.threshold": 0.05}
 
 # %%
 import os

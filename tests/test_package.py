@@ -26,8 +26,8 @@ WITHOUT_KERAS = (
     *("classifier", "epochs", "baseline", "examples", "evaluation", "paper", "draws", "augment", "backgrounds"),
     *("sources", "splits", "dealing", "chunks", "ration", "store", "pcm", "spectrogram", "sample", "songs", "ogg"),
     *("overview", "metadata", "audio", "parallel", "players", "plots", "plots_results", "plots_training"),
-    *("plots_chunks", "plots_sound", "plots_data", "plots_style", "runs", "stages", "writing"),
-    *("config", "settings", "settings_augmentation", "settings_section", "chance"),
+    *("plots_chunks", "plots_sound", "plots_data", "plots_style", "runs", "parameters", "competition", "stages"),
+    *("writing", "config", "settings", "settings_augmentation", "settings_section", "chance"),
 )
 ORDER = WITH_KERAS + WITHOUT_KERAS
 # What is imported against the order, within the one function that loads it.
