@@ -10,8 +10,11 @@ from typing import Annotated
 import typer
 
 import birdlib
+from birdlib import cli_kaggle
+from birdlib.cli_settings import settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.add_typer(cli_kaggle.app, name="kaggle")
 
 
 @app.callback(invoke_without_command=True)
@@ -39,7 +42,7 @@ def run(
     only: Annotated[str | None, typer.Option(help="Run this stage alone.")] = None,
 ) -> None:
     """Run the six notebooks. What is unchanged is not run again."""
-    overrides = _settings(setting or [])
+    overrides = settings(setting or [])
     from birdlib import series
 
     try:
@@ -70,15 +73,6 @@ def main() -> None:
             raise
         print(f"birdlib: {error}", file=sys.stderr)
         sys.exit(1)
-
-
-def _settings(texts: list[str]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in texts]
-    if bad := [text for text, (key, equals, _) in zip(texts, pairs, strict=True) if not (key and equals)]:
-        from birdlib.config import ConfigError
-
-        raise ConfigError(f"--set takes key=value, such as --set phase_1.epochs=3, not {bad[0]!r}")
-    return {key.strip(): value for key, _, value in pairs}
 
 
 def _report(folder: Path) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
-from birdlib import augment, competition, metadata, runs
+from birdlib import augment, competition, deadline, metadata, runs
 from birdlib.config import Config
 from birdlib.stages import STAGES, RunError, Stage, notebook, stage
 
@@ -34,6 +36,8 @@ def run(
     overrides: Mapping[str, Any] | str | None = None,
     first: str | None = None,
     only: str | None = None,
+    last: str | None = None,
+    training_ends: float | None = None,
 ) -> Path:
     """Runs the series; what is unchanged since an earlier run is not run again.
 
@@ -42,6 +46,9 @@ def run(
     config, data_dir, run_dir, overrides : as in `birdlib.runs.open_run`.
     first : a stage or its number ("03"): it and all after it run again.
     only : a stage or its number: it alone runs.
+    last : a stage or its number: those after it do not run.
+    training_ends : when all training has to be over, in seconds since the epoch; each training gets its share of the
+        time (`birdlib.deadline`). None: it takes as long as it takes.
 
     Returns
     -------
@@ -55,7 +62,7 @@ def run(
         before anything runs, if the folder or the settings cannot be used.
     """
     folder = Path(run_dir or runs.default_dir(config)).expanduser().absolute()
-    chosen, again = _chosen(first, only)
+    chosen, again = _chosen(first, only, last)
     with _locked(folder):
         if data_dir:
             data_dir = competition.folder(data_dir)
@@ -73,7 +80,10 @@ def run(
                 bar.set_description(one.name)
                 # Asked of each when its turn comes: those before it may have given it other inputs.
                 if one in again or not runs.is_current(one, settings, folder):
-                    _execute(one, folder, bar)
+                    began = time.monotonic()
+                    with _in_time(one, settings, training_ends):
+                        _execute(one, folder, bar)
+                    bar.write(f"{one.name}: finished in {timedelta(seconds=round(time.monotonic() - began))}")
                 else:
                     bar.write(f"{one.name}: unchanged, not run again")
                     bar.update(count)
@@ -92,17 +102,32 @@ def _check_early(settings: Config) -> None:
         metadata.load(settings.data.dir)
 
 
-def _chosen(first: str | None, only: str | None) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
+@contextmanager
+def _in_time(one: Stage, settings: Config, training_ends: float | None) -> Iterator[None]:
+    """Within it, a kernel that starts knows when the trainings of this stage have to be over."""
+    if training_ends is None:
+        yield
+        return
+    before = deadline.end()
+    deadline.set_end(deadline.stage_end(one.name, settings, training_ends))
+    try:
+        yield
+    finally:
+        deadline.set_end(before)
+
+
+def _chosen(first: str | None, only: str | None, last: str | None) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
     """The stages to go through, and those whose earlier results do not count."""
     if first and only:
         raise RunError("give --from or --only, not both")
     if only:
         one = stage(only)
         return (one,), STAGES[STAGES.index(one) :]
+    until = STAGES.index(stage(last)) + 1 if last else len(STAGES)
     if first:
-        rest = STAGES[STAGES.index(stage(first)) :]
-        return rest, rest
-    return STAGES, ()
+        begin = STAGES.index(stage(first))
+        return STAGES[begin:until], STAGES[begin:]
+    return STAGES[:until], ()
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from birdlib import (
     chance,
     chunks,
     classifier,
+    deadline,
     device,
     evaluation,
     features,
@@ -30,7 +31,7 @@ from birdlib import (
     splits,
 )
 from birdlib.batches import Ahead, PlainBatches, TrainingBatches
-from birdlib.callbacks import Checkpoint, Finite, Progress, Seconds
+from birdlib.callbacks import Checkpoint, Finite, Progress, Seconds, TimeLimit
 
 if TYPE_CHECKING:
     from birdlib.config import Config
@@ -97,9 +98,10 @@ def _phase(run: Run, begin: Callable[[], keras.Model], data: Fold, number: int, 
         # Phase II's epochs go on where phase I's could have ended, so that it is shown other chunks.
         first = run.config.phase_1.epochs if number == 2 else 0
         keras.utils.set_random_seed(_keras_seed(run.config, number, fold))
+        limit_s = deadline.allowance_s(run.stage.name, f"fold_{fold}", run.config)
         with device.spread(run.config):
-            model = begin()
-            history = train(model, data, source, run.config, settings, best, f"phase_{number}, fold {fold}", first)
+            model, title = begin(), f"phase_{number}, fold {fold}"
+            history = train(model, data, source, run.config, settings, best, title, first, limit_s)
         predicted = predictions(models.load(best), data, source, run.config)
     run.write_csv(f"history/{name}.csv", history)
     run.write_table(f"validation_{name}", predicted)
@@ -124,6 +126,7 @@ def train(
     best: Path,
     description: str,
     first_epoch: int = 0,
+    limit_s: float | None = None,
 ) -> pd.DataFrame:
     """Trains an image classifier under Adam, with early stopping, a learning rate that halves, and a checkpoint.
 
@@ -133,6 +136,7 @@ def train(
     ----------
     best : where the classifier is saved whenever the validation loss is the lowest so far.
     first_epoch : which of the balanced epochs, whose turns go on for ever, is the first of this training.
+    limit_s : how long ``fit`` may take; at least one batch is trained. None: as long as it takes.
 
     Returns
     -------
@@ -152,7 +156,8 @@ def train(
         if settings.feature_views:
             whole, shown, judged = _on_features(model, shown, judged, config, settings)
         training, validation = Ahead(shown, first_epoch, shards), Ahead(judged, shards=shards, judged=len(looked_at))
-        return _fit(whole, model, training, validation, config, settings, best, description, first_epoch)
+        limits = [] if limit_s is None else [TimeLimit(limit_s)]
+        return _fit(whole, model, training, validation, config, settings, best, description, first_epoch, limits)
 
 
 def _on_features(
@@ -177,6 +182,7 @@ def _fit(
     best: Path,
     description: str,
     first_epoch: int,
+    limits: list[TimeLimit],
 ) -> pd.DataFrame:
     optimizer = keras.optimizers.Adam(settings.learning_rate)
     if device.precision(config) == "mixed_float16":  # whose small gradients would vanish
@@ -201,6 +207,7 @@ def _fit(
                 Finite(description),
                 Checkpoint(model, best),
                 Progress(description, settings.epochs * training.num_batches),
+                *limits,
             ],
         )
     except Exception as error:
@@ -270,7 +277,8 @@ def _compared(run: Run, name: str, own: Model) -> pd.DataFrame:
         source = sources.open_source(run)
         with tempfile.TemporaryDirectory() as folder, device.spread(config):
             model = models.build(config, len(data.labels))
-            history = train(model, data, source, config, settings, Path(folder) / "best.keras", name)
+            limit_s = deadline.allowance_s(run.stage.name, name, run.config)
+            history = train(model, data, source, config, settings, Path(folder) / "best.keras", name, limit_s=limit_s)
         run.write_csv(f"history/phase_1_{name}.csv", history)
         run.keep_part(name, {"epochs": len(history)})
     return pd.read_csv(path)
