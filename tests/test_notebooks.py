@@ -107,42 +107,36 @@ def test_what_is_no_address_is_refused(tmp_path, text):
         derive_notebooks.address(tmp_path / "pyproject.toml")
 
 
-# `python -c`, in which IPython runs the notebook's first cell; a folder with a package birdlib, or one without.
+# `python -c`, in which IPython runs a notebook's first cell, with %pip replaced by a print, where birdlib is or is not.
 FIRST_CELL = """
 import sys
 from IPython.core.interactiveshell import InteractiveShell
+if sys.argv[1] == "missing":
+    sys.modules["birdlib"] = None
 shell = InteractiveShell.instance()
 shell.register_magic_function(lambda line: print("pip", line), magic_name="pip")
-sys.path[:0] = [sys.argv[1]]
-sys.meta_path[:] = [one for one in sys.meta_path if "editable" not in str(one).lower()]
-sys.path[:] = [path for path in sys.path if path == sys.argv[1] or not __import__("os").path.isdir(path + "/birdlib")]
 shell.run_cell(sys.stdin.read()).raise_error()
 """
 
 
-def first_cell(tmp_path, where, installed):
-    (tmp_path / "birdlib").mkdir()
-    if installed:
-        (tmp_path / "birdlib" / "__init__.py").touch()
-    place = tmp_path if installed else tmp_path / "nothing"
-    command = [sys.executable, "-c", FIRST_CELL, place]
-    cell = derived("01_eda", where)[1].source
-    return subprocess.run(command, input=cell, capture_output=True, text=True, cwd=tmp_path / "birdlib")
+def first_cell(where, state):
+    command = [sys.executable, "-c", FIRST_CELL, state]
+    return subprocess.run(command, input=derived("01_eda", where)[1].source, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("where", [None, ADDRESS])
-def test_the_first_cell_does_nothing_where_the_library_is(tmp_path, where):
-    done = first_cell(tmp_path, where, installed=True)
+def test_the_first_cell_does_nothing_where_the_library_is(where):
+    done = first_cell(where, "there")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
-def test_the_first_cell_installs_the_library_alone(tmp_path):
-    done = first_cell(tmp_path, ADDRESS, installed=False)
+def test_the_first_cell_installs_the_library_alone():
+    done = first_cell(ADDRESS, "missing")
     assert (done.returncode, done.stdout) == (0, f"pip install --quiet --no-deps git+{ADDRESS}\n"), done.stderr
 
 
-def test_without_an_address_the_first_cell_says_what_is_missing(tmp_path):
-    done = first_cell(tmp_path, None, installed=False)
+def test_without_an_address_the_first_cell_says_what_is_missing():
+    done = first_cell(None, "missing")
     assert done.returncode == 1
     assert "birdlib is not installed here" in done.stderr
     assert "no public address yet" in done.stderr

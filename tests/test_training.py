@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import log_loss
 
-from birdlib import batches, callbacks, deadline, draws, models, runs, spectrogram, splits, stages, training
+from birdlib import batches, callbacks, deadline, draws, layers, models, runs, spectrogram, splits, stages, training
 from birdlib import config as configs
 from birdlib.audio import AudioError
 from birdlib.sources import LazySource
@@ -404,7 +404,7 @@ def test_a_loss_that_is_no_number_stops_the_training(fold, config, tmp_path):
 
 def test_training_data_goes_through_the_image_layers(config, fold):
     model = linear(config, 4)
-    whole = training.joined(model, config)
+    whole = layers.joined(model, config)
     assert {key: (each.shape, each.dtype) for key, each in whole.input.items()} == {
         "audio": ((None, 32_000), "int16"),
         "chance": ((None, draws.count(config)), "float32"),
@@ -461,6 +461,8 @@ def test_both_phases_histories_are_one(trained):
     whole = training.whole_history(run, 0)
     assert whole["phase"].tolist() == ["I"] * 3 + ["II"] * 2
     assert whole["epoch"].tolist() == [0, 1, 2, 3, 4]
+    losses = whole["val_loss"].to_numpy()
+    assert np.flatnonzero(whole["best"]).tolist() == [losses[:3].argmin(), 3 + losses[3:].argmin()]
     assert first["epochs"] == 3
 
 
