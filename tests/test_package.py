@@ -25,7 +25,7 @@ WITH_KERAS = (
 WITHOUT_KERAS = (
     *("classifier", "epochs", "baseline", "examples", "evaluation", "paper", "draws", "augment", "backgrounds"),
     *("sources", "splits", "dealing", "chunks", "ration", "store", "pcm", "spectrogram", "sample", "songs", "ogg"),
-    *("overview", "metadata", "audio", "parallel", "players", "plots", "plots_results", "plots_training"),
+    *("check", "overview", "metadata", "audio", "parallel", "players", "plots", "plots_results", "plots_training"),
     *("plots_chunks", "plots_sound", "plots_data", "plots_style", "runs", "stages", "writing"),
     *("config", "settings", "settings_augmentation", "settings_section", "chance"),
 )
@@ -50,7 +50,9 @@ def test_importing_the_package_loads_nothing_heavy():
     assert run(code).split("\n") == ["False False", "loaded: []", ""]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["sample", "--help"], ["run", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["sample", "--help"], ["run", "--help"], ["check", "--help"], ["--version"]]
+)
 def test_help_loads_nothing_heavy(arguments):
     code = f"""
 import sys
