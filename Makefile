@@ -62,4 +62,5 @@ soak: $(VENV)/.dev ## kill a run at random moments and compare its results (make
 	$(BIN)/python tools/soak.py $(ARGS)
 
 audit: $(VENV)/.dev ## look the installed packages up in the database of known vulnerabilities
-	$(BIN)/pip-audit --skip-editable --progress-spinner off
+	$(BIN)/pip freeze --exclude-editable > $(VENV)/installed.txt
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement $(VENV)/installed.txt

@@ -19,6 +19,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from birdlib.callbacks import TrainingError
 from birdlib.writing import replacing
 
 COUNTERS = ("best", "wait", "cooldown_counter", "best_epoch", "stopped_epoch", "taken")
@@ -72,10 +73,19 @@ class Epochs(keras.callbacks.Callback):
             vars(callback).update(counters)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Keep it all."""
+        """Keep it all. Raises `birdlib.callbacks.TrainingError` if it cannot be written."""
         self.rows.append({name: float(value) for name, value in (logs or {}).items()})
         if self.folder is None:
             return
+        try:
+            self._keep(epoch)
+        except OSError as error:
+            raise TrainingError(
+                f"epoch {epoch} cannot be kept in {self.folder} ({error.strerror or error}): make room on it; the "
+                "same command then goes on after the epochs before it"
+            ) from None
+
+    def _keep(self, epoch: int) -> None:
         losses = [row["val_loss"] for row in self.rows]
         at = losses.index(min(losses))
         if at == epoch:

@@ -1,6 +1,7 @@
 """A training that is stopped anywhere and begun again ends as one that was not."""
 
 import itertools
+import json
 import signal
 import subprocess
 import sys
@@ -104,18 +105,23 @@ def stop_at(monkeypatch, place, count):
 @pytest.mark.parametrize(
     ("place", "count"),
     [
-        ("mid-batch", 40),
         ("mid-epoch", 3),
-        ("between epochs", 3),
-        ("before the checkpoint", 2),
-        ("before the state", 1),
-        ("before the state", 3),
-        ("before a rename", 1),
-        ("before a rename", 2),
         ("before a rename", 4),
-        ("after a rename", 1),
         ("after a rename", 3),
-        ("after the state", EPOCHS),
+        *(
+            pytest.param(place, count, marks=pytest.mark.slow)
+            for place, count in (
+                ("mid-batch", 40),
+                ("between epochs", 3),
+                ("before the checkpoint", 2),
+                ("before the state", 1),
+                ("before the state", 3),
+                ("before a rename", 1),
+                ("before a rename", 2),
+                ("after a rename", 1),
+                ("after the state", EPOCHS),
+            )
+        ),
     ],
 )
 def test_a_stop_changes_nothing(place, count, fold, config, tmp_path, undisturbed):
@@ -171,6 +177,22 @@ def test_another_key_and_a_damaged_state_begin_anew(fold, config, tmp_path, undi
     state.write_bytes(state.read_bytes()[:-2000])
     with pytest.warns(UserWarning, match="cannot be read .* begins anew"):
         same(run.go(), undisturbed)
+
+
+def test_a_full_disk_is_one_error_and_loses_nothing(fold, config, tmp_path, undisturbed):
+    run, before = Run(tmp_path, fold, config), resume.np.savez
+    with pytest.MonkeyPatch.context() as patch:
+
+        def full(file, **values):
+            if len(json.loads(str(values["state"]))["rows"]) == 3:
+                file.write(b"as far as it went")
+                raise OSError(28, "No space left on device")
+            before(file, **values)
+
+        patch.setattr(resume.np, "savez", full)
+        with pytest.raises(callbacks.TrainingError, match=r"epoch 2 cannot be kept .*No space left on device"):
+            run.go()
+    same(run.go(), undisturbed)
 
 
 def test_a_phase_leaves_no_epochs_behind_when_it_is_done(tiny_data, start_run, tmp_path, monkeypatch):
