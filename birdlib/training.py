@@ -22,9 +22,9 @@ from birdlib import (
     chunks,
     classifier,
     device,
-    draws,
     evaluation,
     features,
+    layers,
     models,
     runs,
     sources,
@@ -33,7 +33,6 @@ from birdlib import (
 )
 from birdlib.batches import Ahead, PlainBatches, TrainingBatches
 from birdlib.callbacks import Checkpoint, Finite, Progress, Seconds
-from birdlib.layers import Images
 from birdlib.resume import Epochs
 from birdlib.standins import Noted, Readable
 
@@ -59,14 +58,6 @@ def fold_data(chunk_table: pd.DataFrame, split_table: pd.DataFrame, fold: int, c
     sides = (splits.side(split_table, part, fold)[["filename", "primary_label"]] for part in ("train", "validation"))
     train, validation = (kept.merge(side, on="filename").reset_index(drop=True) for side in sides)
     return Fold(train, validation, splits.labels(split_table))
-
-
-def joined(model: keras.Model, config: Config) -> keras.Model:
-    """An image classifier behind the image layers: inputs ``audio`` int16 (batch, samples) and ``chance``."""
-    audio = keras.Input((config.chunk_samples,), dtype="int16", name="audio")
-    numbers = keras.Input((draws.count(config),), dtype="float32", name="chance")
-    images = Images(config, backgrounds.pool(config))(audio, numbers)
-    return keras.Model({"audio": audio, "chance": numbers}, model(images))
 
 
 def phase_1(run: Run, fold: int) -> dict[str, Any]:
@@ -173,7 +164,7 @@ def train(
     looked_at = chunks.thinned(data.validation, "filename", config.batches.validation_chunks_per_recording)
     judged: Any = PlainBatches(looked_at, data.labels, source, config, config.compute.predict_batch_size)
     with models.at_precision(model, device.precision(config)):
-        whole = joined(model, config)
+        whole = layers.joined(model, config, backgrounds.pool(config), device.together(config))
         if settings.feature_views:
             whole, shown, judged = _on_features(model, shown, judged, config, settings)
         training, validation = Ahead(shown, first_epoch, shards), Ahead(judged, shards=shards, judged=len(looked_at))
@@ -184,7 +175,7 @@ def _on_features(
     model: keras.Model, shown: TrainingBatches, judged: PlainBatches, config: Config, settings: Phase
 ) -> tuple[keras.Model, features.CachedEpochs, features.CachedEpochs]:
     """The head, and the features to train and to validate it with."""
-    body = joined(features.body(model), config)
+    body = layers.joined(features.body(model), config, backgrounds.pool(config), device.together(config))
     augmented, plain = (features.extractor(body, training) for training in (True, False))
     views = features.cached(augmented, shown, range(settings.feature_views), "features to train on", shown.shards)
     kept = features.cached(plain, judged, range(1), "features to validate with", shown.shards)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import log_loss
 
-from birdlib import batches, callbacks, draws, models, runs, spectrogram, splits, stages, training
+from birdlib import batches, callbacks, draws, layers, models, runs, spectrogram, splits, stages, training
 from birdlib import config as configs
 from birdlib.audio import AudioError
 from birdlib.sources import LazySource
@@ -402,7 +402,7 @@ def test_a_loss_that_is_no_number_stops_the_training(fold, config, tmp_path):
 
 def test_training_data_goes_through_the_image_layers(config, fold):
     model = linear(config, 4)
-    whole = training.joined(model, config)
+    whole = layers.joined(model, config)
     assert {key: (each.shape, each.dtype) for key, each in whole.input.items()} == {
         "audio": ((None, 32_000), "int16"),
         "chance": ((None, draws.count(config)), "float32"),
