@@ -3,6 +3,9 @@
 import ast
 import io
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -205,3 +208,18 @@ def test_nothing_of_the_library_unpickles_or_evaluates():
                 ), path
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id not in ("eval", "exec", "compile", "__import__"), path
+
+
+@pytest.mark.slow
+def test_no_credential_gets_into_a_run_folder_or_its_output(tiny_data, tmp_path):
+    names = ("KAGGLE_KEY", "KAGGLE_API_TOKEN", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "MY_PASSWORD")
+    secrets = {name: f"canary-{number}-{name[::-1]}" for number, name in enumerate(names)}
+    command = [sys.executable, "-c", "from birdlib.cli import main; main()", "run", "--only", "01"]
+    command += ["--data-dir", str(tiny_data), "--run-dir", str(tmp_path / "run")]
+    done = subprocess.run(command, env=os.environ | secrets, capture_output=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert (tmp_path / "run" / "notebooks" / "01_eda.ipynb") in files
+    for secret in secrets.values():
+        assert secret.encode() not in done.stdout + done.stderr
+        assert [path for path in files if secret.encode() in path.read_bytes()] == []
