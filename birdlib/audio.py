@@ -18,6 +18,7 @@ BLOCK_S = 4.0  # what is done to a block finds it in the processor's cache
 BLOCK_SAMPLES = 2**23  # and what a header says of rate and channels makes no block larger than this
 MAX_HEADER_FRAMES = 2**48  # a truncated Ogg says 2**63 - 1; no recording has 2**48 frames
 RATES_HZ = (1_000, 1_000_000)  # outside of it, a header is wrong; a file of 1 Hz would grow to 32,000 times its size
+LARGEST = np.float32(1e15)  # a float WAV can hold numbers that are finite, and no sound
 HALF_STEP = 0.5 / 32768  # what is no louder is silence as int16
 # A Vorbis seek into the last page of an Ogg is off by what was trimmed from its end; pages are shorter than this.
 LAST_PAGE_S = 3.0
@@ -106,10 +107,12 @@ def read(path: Path, sample_rate_hz: int, start: int = 0, samples: int | None = 
 
 
 def mono(frames: np.ndarray) -> np.ndarray:
-    """The mean of the channels: float32 (frames, channels) -> (frames,); what is no finite number is 0."""
-    mean = frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1)
-    # The sum of what is all finite is finite, and is had sooner than a look at each.
-    return mean if np.isfinite(mean.sum()) else np.nan_to_num(mean, nan=0.0, posinf=0.0, neginf=0.0)
+    """The mean of the channels: float32 (frames, channels) -> (frames,); what is no number, or beyond any, is 0."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1)
+        # It is a number if they all are, and none is so large that resampling would overflow.
+        energy = np.dot(mean, mean)
+    return mean if np.isfinite(energy) else np.where(np.abs(mean) < LARGEST, mean, np.float32(0))
 
 
 def to_int16(samples: np.ndarray) -> np.ndarray:

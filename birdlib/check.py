@@ -117,7 +117,7 @@ def listen(path: Path) -> Heard:
     for block in audio.raw_blocks(path):
         mono = audio.mono(block)
         digest.update(audio.to_int16(mono))
-        finite = np.isfinite(block)
+        finite = np.abs(block) < audio.LARGEST
         block = np.where(finite, block, 0)
         frames, peak = frames + len(block), max(peak, float(np.abs(mono).max()))
         sums += _power(block), _power(mono), (np.abs(block) >= FULL).mean(axis=1).sum(), (~finite).mean(axis=1).sum()
@@ -193,7 +193,7 @@ def _suspicions(one: Heard, usual_hz: int) -> Iterator[str]:
     if one.clipped > CLIPPED_SHARE:
         yield f"clipped: {one.clipped:.1%} of its samples are at full scale"
     if one.no_numbers:
-        yield f"{one.no_numbers:.2%} of its samples are no finite numbers, and count as 0"
+        yield f"{one.no_numbers:.2%} of its samples are no finite numbers, or beyond any sound, and count as 0"
     if one.sample_rate_hz != usual_hz:
         yield f"odd rate: {one.sample_rate_hz:,} Hz, most have {usual_hz:,}"
     if one.cut_short:

@@ -86,6 +86,14 @@ def no_numbers() -> np.ndarray:
     return samples
 
 
+def beyond() -> np.ndarray:
+    """Finite, and yet a sum of them is not, nor what a resampler makes of them."""
+    samples = np.stack([GOOD, GOOD], axis=1)
+    samples[1000:1003] = 3e38, -3e38
+    samples[2000:2003] = 3e38
+    return samples
+
+
 def garbage(size: int) -> bytes:
     return np.random.default_rng(size).integers(0, 256, size, dtype=np.uint8).tobytes()
 
@@ -173,6 +181,7 @@ AUDIO = (
         USED,
     ),
     Fault("NaN and infinity", wav(no_numbers(), subtype="FLOAT"), (SUSPICIOUS, "no finite numbers"), USED, USED),
+    Fault("numbers beyond any sound", wav(beyond(), 44_100, "FLOAT"), (SUSPICIOUS, "beyond any sound"), USED, USED),
     Fault("channels that cancel", wav(STEREO), (SUSPICIOUS, "cancel each other"), "cancel each other", USED),
     Fault("too quiet", wav(GOOD / 100), (SUSPICIOUS, "too quiet"), USED, USED),
     Fault("clipped", wav(np.clip(GOOD * 20, -1, 1)), (SUSPICIOUS, "clipped"), USED, USED),

@@ -81,10 +81,10 @@ def tried(path: Path) -> str:
         samples = sum(len(block) for block in audio.blocks(path, RATE_HZ))
         for start in (0, samples // 2, max(0, samples - 100), 2**40):
             found = audio.read(path, RATE_HZ, start, 5 * RATE_HZ)
-            assert found.dtype == np.float32
-            assert np.isfinite(found).all()
-            assert len(found) <= 5 * RATE_HZ
-        assert not length < 0
+            assert found.dtype == np.float32, found.dtype
+            assert np.isfinite(found).all(), "no finite numbers"
+            assert len(found) <= 5 * RATE_HZ, f"{len(found)} samples"
+        assert not length < 0, f"a length of {length} s"
     except audio.AudioError as error:
         return "AudioError" if str(error).startswith(f"{path}: ") and "\n" not in str(error) else f"odd: {error!r}"
     except Exception as error:
