@@ -12,7 +12,7 @@ FLOOR := .venv-floor
 NOT_ON_FLOOR := package parallel store pcm ration device_several sample stages chance
 
 .DEFAULT_GOAL := help
-.PHONY: help run pictures test test-all test-floor test-jax lint format notebooks drift bench
+.PHONY: help run pictures test test-all test-floor test-jax lint format notebooks drift bench fuzz soak audit
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -71,3 +71,13 @@ drift: notebooks ## fail if an .ipynb is not what its source gives
 bench: $(VENV)/.dev ## run a benchmark of benchmarks/ (make bench ONLY=input)
 	$(if $(ONLY),,$(error name one: make bench ONLY=input))
 	$(BIN)/python benchmarks/$(ONLY).py $(ARGS)
+
+fuzz: $(VENV)/.dev ## throw mutated audio files at the decoder (make fuzz ARGS="--cases 20000 --seed 1")
+	$(BIN)/python tools/fuzz_audio.py $(ARGS)
+
+soak: $(VENV)/.dev ## kill a run at random moments and compare its results (make soak ARGS="--kills 50")
+	$(BIN)/python tools/soak.py $(ARGS)
+
+audit: $(VENV)/.dev ## look the installed packages up in the database of known vulnerabilities
+	$(BIN)/pip freeze --exclude-editable > $(VENV)/installed.txt
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement $(VENV)/installed.txt

@@ -15,7 +15,11 @@ import numpy as np
 import soundfile
 
 BLOCK_S = 4.0  # what is done to a block finds it in the processor's cache
+BLOCK_SAMPLES = 2**23  # and what a header says of rate and channels makes no block larger than this
 MAX_HEADER_FRAMES = 2**48  # a truncated Ogg says 2**63 - 1; no recording has 2**48 frames
+RATES_HZ = (1_000, 1_000_000)  # outside of it, a header is wrong; a file of 1 Hz would grow to 32,000 times its size
+LARGEST = np.float32(1e15)  # a float WAV can hold numbers that are finite, and no sound
+HALF_STEP = 0.5 / 32768  # what is no louder is silence as int16
 # A Vorbis seek into the last page of an Ogg is off by what was trimmed from its end; pages are shorter than this.
 LAST_PAGE_S = 3.0
 MARGIN_S = 0.05  # longer than half the resampler's filter at any rate in use
@@ -53,11 +57,19 @@ def blocks(path: Path, sample_rate_hz: int) -> Iterator[np.ndarray]:
         if the file cannot be opened, or breaks on the way.
     """
     with _opened(path) as file:
-        size = int(BLOCK_S * file.samplerate)
         resample = _resampler(file.samplerate, sample_rate_hz)
-        while len(frames := file.read(size, dtype="float32", always_2d=True)):
-            yield resample(_mono(frames), False)
+        for frames in _frames(file):
+            yield resample(mono(frames), False)
         yield resample(np.zeros(0, np.float32), True)
+
+
+def raw_blocks(path: Path) -> Iterator[np.ndarray]:
+    """The whole recording as the file has it, a block at a time: float32 (frames, channels), at the file's own rate.
+
+    What is no finite number stays. Raises `AudioError` as `blocks` does.
+    """
+    with _opened(path) as file:
+        yield from _frames(file)
 
 
 def read(path: Path, sample_rate_hz: int, start: int = 0, samples: int | None = None) -> np.ndarray:
@@ -94,6 +106,15 @@ def read(path: Path, sample_rate_hz: int, start: int = 0, samples: int | None = 
         return np.ascontiguousarray(result[start - first * step :][:samples])
 
 
+def mono(frames: np.ndarray) -> np.ndarray:
+    """The mean of the channels: float32 (frames, channels) -> (frames,); what is no number, or beyond any, is 0."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1)
+        # It is a number if they all are, and none is so large that resampling would overflow.
+        energy = np.dot(mean, mean)
+    return mean if np.isfinite(energy) else np.where(np.abs(mean) < LARGEST, mean, np.float32(0))
+
+
 def to_int16(samples: np.ndarray) -> np.ndarray:
     """Float audio in -1..1 as int16 of the same shape; what is louder is clipped."""
     steps = samples * np.float32(32768.0)
@@ -112,10 +133,18 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
         if not Path(path).is_file():  # asked first, since opening a named pipe would wait for ever
             raise AudioError(f"{path}: {'not a file' if Path(path).exists() else 'no such file'}")
         with soundfile.SoundFile(path) as file:
+            if not RATES_HZ[0] <= file.samplerate <= RATES_HZ[1]:
+                raise AudioError(f"{path}: its header says {file.samplerate:,} Hz, which no recording has")
             yield file
     except (soundfile.SoundFileError, OSError, RuntimeError, TypeError) as error:
         reason = getattr(error, "error_string", None) or str(error) or type(error).__name__
         raise AudioError(f"{path}: not readable as audio: {' '.join(reason.split())}") from error
+
+
+def _frames(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    size = max(1, min(int(BLOCK_S * file.samplerate), BLOCK_SAMPLES // file.channels))
+    while len(frames := file.read(size, dtype="float32", always_2d=True)):
+        yield frames
 
 
 def _stretch(file: soundfile.SoundFile, start: int, frames: int) -> np.ndarray:
@@ -125,13 +154,7 @@ def _stretch(file: soundfile.SoundFile, start: int, frames: int) -> np.ndarray:
     before = max(0, min(start, last_page))
     file.seek(before)
     file.read(start - before)
-    return _mono(file.read(frames, dtype="float32", always_2d=True))
-
-
-def _mono(frames: np.ndarray) -> np.ndarray:
-    mono = frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1)
-    # The sum of what is all finite is finite, and is had sooner than a look at each.
-    return mono if np.isfinite(mono.sum()) else np.nan_to_num(mono, nan=0.0, posinf=0.0, neginf=0.0)
+    return mono(file.read(frames, dtype="float32", always_2d=True))
 
 
 def _resampler(source_hz: int, target_hz: int):

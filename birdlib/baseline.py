@@ -15,7 +15,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from birdlib import sources, spectrogram
-from birdlib.audio import AudioError
 from birdlib.chunks import thinned
 from birdlib.parallel import Failure, map_files
 
@@ -26,10 +25,7 @@ if TYPE_CHECKING:
 def features(chunks: pd.DataFrame, data_dir: Path, config: Config) -> np.ndarray:
     """Mean and standard deviation over time of each mel band: float64 (chunks, 2 * n_mels), in the order of `chunks`.
 
-    Raises
-    ------
-    birdlib.audio.AudioError
-        if a recording that gave chunks before cannot be read now.
+    nan for the chunks of a recording that cannot be read any more.
     """
     source = sources.by_settings(data_dir, config)
     starts_s = chunks["start_s"].to_numpy()
@@ -45,9 +41,7 @@ def features(chunks: pd.DataFrame, data_dir: Path, config: Config) -> np.ndarray
     for (name, _), found in map_files(
         statistics, items, compute.file_time_limit_s, compute.workers, "baseline features"
     ):
-        if isinstance(found, Failure):
-            raise AudioError(found.reason)
-        result[places[name]] = found
+        result[places[name]] = np.nan if isinstance(found, Failure) else found
     return result
 
 
@@ -58,11 +52,16 @@ def probabilities(train: pd.DataFrame, test: pd.DataFrame, labels: list[str], da
 
     Returns
     -------
-    probabilities : float64 (test chunks, classes), columns in the order of `labels`.
+    probabilities : float64 (test chunks, classes), columns in the order of `labels`; all alike for what cannot be read
+        any more.
     """
     train = thinned(train, "primary_label", config.testing.baseline_chunks)
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
-    model.fit(features(train, data_dir, config), pd.Index(labels).get_indexer(train["primary_label"]))
+    learnt, asked = features(train, data_dir, config), features(test, data_dir, config)
+    known, heard = np.isfinite(learnt[:, 0]), np.isfinite(asked[:, 0])
+    model.fit(learnt[known], pd.Index(labels).get_indexer(train["primary_label"][known]))
     result = np.zeros((len(test), len(labels)))
-    result[:, model.classes_] = model.predict_proba(features(test, data_dir, config))
+    result[~heard] = 1 / len(labels)
+    if heard.any():
+        result[np.ix_(heard, model.classes_)] = model.predict_proba(asked[heard])
     return result

@@ -18,6 +18,7 @@ import pandas as pd
 from birdlib import audio, chance, draws
 from birdlib.augment import Chain
 from birdlib.epochs import BalancedPlan
+from birdlib.standins import StandIns
 
 if TYPE_CHECKING:
     from birdlib.config import Config
@@ -54,8 +55,9 @@ class TrainingBatches(keras.utils.PyDataset):
     ) -> None:
         super().__init__()
         self.shards = shards
-        self.source, self.batch_size, self.seed = source, batch_size, config.seed
-        self.places = list(zip(chunks["filename"], chunks["start_s"], strict=True))
+        self.batch_size, self.seed = batch_size, config.seed
+        self.reader = StandIns(chunks, source, config.seed)
+        self.places = self.reader.places
         self.chunk_samples = config.chunk_samples
         self.plan = BalancedPlan(chunks, labels, config.batches.threshold, config.seed)
         self.chain = Chain(config)
@@ -86,7 +88,7 @@ class TrainingBatches(keras.utils.PyDataset):
         return {"audio": samples, "chance": numbers}, targets
 
     def _audio(self, row: int, epoch: int, slot: int) -> np.ndarray:
-        samples = self.source.read(*self.places[row])
+        samples = self.reader.read(row, epoch, slot)
         if not self.chain.on:
             return samples
         return audio.to_int16(self.chain(audio.to_float(samples), chance.seeds(self.seed, "augment", epoch, slot)))
@@ -99,14 +101,15 @@ class PlainBatches(keras.utils.PyDataset):
         self, chunks: pd.DataFrame, labels: list[str], source: Source, config: Config, batch_size: int
     ) -> None:
         super().__init__()
-        self.chunks, self.source, self.batch_size, self.labels = chunks, source, batch_size, labels
+        self.batch_size, self.labels = batch_size, labels
+        self.reader = StandIns(chunks, source, config.seed)
         self.numbers, self.chunk_samples = draws.count(config), config.chunk_samples
         self.classes = pd.Index(labels).get_indexer(chunks["primary_label"])
 
     @property
     def num_batches(self) -> int:
         """Batches in all."""
-        return -(-len(self.chunks) // self.batch_size)
+        return -(-len(self.classes) // self.batch_size)
 
     def __getitem__(self, index: int) -> Batch:
         """Batch `index`."""
@@ -114,13 +117,12 @@ class PlainBatches(keras.utils.PyDataset):
 
     def batch(self, epoch: int, index: int) -> Batch:
         """Batch `index`, the same in any epoch."""
-        rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
-        part = self.chunks.iloc[rows]
-        samples = np.empty((len(part), self.chunk_samples), np.int16)
-        for place, at in enumerate(zip(part["filename"], part["start_s"], strict=True)):
-            samples[place] = self.source.read(*at)
+        rows = range(index * self.batch_size, min((index + 1) * self.batch_size, len(self.classes)))
+        samples = np.empty((len(rows), self.chunk_samples), np.int16)
+        for place, row in enumerate(rows):
+            samples[place] = self.reader.read(row, 0, row)  # what stands in is the same in every epoch
         targets = np.eye(len(self.labels), dtype=np.float32)[self.classes[rows]]
-        return {"audio": samples, "chance": np.zeros((len(part), self.numbers), np.float32)}, targets
+        return {"audio": samples, "chance": np.zeros((len(rows), self.numbers), np.float32)}, targets
 
 
 class Ahead(keras.utils.PyDataset):

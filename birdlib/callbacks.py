@@ -120,9 +120,9 @@ class TimeLimit(keras.callbacks.Callback):
 class Progress(keras.callbacks.Callback):
     """One bar for the whole of the training, slow enough for papermill's channel."""
 
-    def __init__(self, description: str, batches: int) -> None:
+    def __init__(self, description: str, batches: int, done: int = 0) -> None:
         super().__init__()
-        self._bar = tqdm(total=batches, desc=description, unit="batch", mininterval=2.0)
+        self._bar = tqdm(total=batches, initial=done, desc=description, unit="batch", mininterval=2.0)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """One batch more."""

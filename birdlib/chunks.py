@@ -259,6 +259,8 @@ def _index_file(
         if not rows:
             raise audio.AudioError(f"{path}: holds no samples")
         start_s, rms, peak = (np.array(column) for column in zip(*rows, strict=True))
+        if peak.max() <= audio.HALF_STEP:
+            raise audio.AudioError(f"{path}: holds nothing but digital silence, or channels that cancel each other")
         relative = rms / loudest if loudest else np.zeros_like(rms)
         found = {"start_s": start_s, "rms_relative": relative, "rms": rms, "peak": peak}
         found = {name: column.astype(COLUMNS[name]) for name, column in found.items()}

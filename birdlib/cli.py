@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import birdlib
 from birdlib import cli_kaggle
 from birdlib.cli_settings import settings
+
+if TYPE_CHECKING:
+    from birdlib.check import CheckUp
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(cli_kaggle.app, name="kaggle")
@@ -64,6 +68,34 @@ def sample(
     print(f"synthetic sample data set: {module.write(folder, seed)}")
 
 
+@app.command()
+def check(
+    data_dir: Annotated[Path, typer.Argument(metavar="DATA_DIR", help="A folder of recordings; it is only read.")],
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if anything is suspicious, too.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="Write all that was found to this file, too.")] = None,
+) -> None:
+    """Check a data folder before a long run: every recording is decoded.
+
+    Exit status 0: clean, or only suspicious; 1: something is unreadable, missing or duplicated; 2: could not check.
+    """
+    try:
+        from birdlib import check as module
+        from birdlib.settings import Config
+
+        found = module.check(data_dir, Config())
+        if csv:
+            found.findings.to_csv(csv, index=False)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except Exception as error:
+        print(f"birdlib: could not check {data_dir}: {' '.join(str(error).split())}", file=sys.stderr)
+        if not (type(error).__module__.startswith("birdlib.") or isinstance(error, OSError)):
+            traceback.print_exc()
+        raise typer.Exit(2) from None
+    _tell(found, csv)
+    raise typer.Exit(0 if found.clean(strict) else 1)
+
+
 def main() -> None:
     """The entry point: birdlib's own errors are one line on standard error and exit status 1."""
     try:
@@ -73,6 +105,24 @@ def main() -> None:
             raise
         print(f"birdlib: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _tell(found: CheckUp, csv: Path | None, most: int = 20) -> None:
+    """Counts, then the first findings of each kind."""
+    print(f"{found.recordings:,} recordings of {found.labels:,} labels; {found.hours:,.2f} hours were decoded")
+    for kind, count in found.counts().items():
+        print(f"{kind:<12}{count:>8,}")
+    for kind, rows in found.findings.groupby("finding", sort=False):
+        print()
+        for row in rows.head(most).itertuples():
+            print(f"{kind:<12}{_printable(row.path)}: {_printable(row.reason)}")
+        if len(rows) > most:
+            print(f"{kind:<12}... and {len(rows) - most:,} more{f' in {csv}' if csv else '; --csv FILE writes all'}")
+
+
+def _printable(text: str) -> str:
+    """`text` in one line, with nothing in it that a terminal would obey."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _report(folder: Path) -> None:
@@ -89,7 +139,7 @@ def _report(folder: Path) -> None:
 
         table = pd.read_parquet(errors)
         for row in table.head(10).itertuples():
-            print(f"{row.stage}: {row.path}: {row.reason}")
+            print(f"{row.stage}: {_printable(row.path)}: {_printable(row.reason)}")
         if len(table) > 10:
             print(f"... and {len(table) - 10:,} more in {errors}")
     print(f"run folder: {folder}")

@@ -5,6 +5,7 @@ Chunks to show are tables with filename, start_s and ``title``, what to call eac
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,13 +22,17 @@ PLACE = ["filename", "start_s", "primary_label"]  # of predictions; all their ot
 
 
 def read(run: Run, shown: pd.DataFrame) -> dict[str, np.ndarray]:
-    """The chunks as sounds: title -> float32 (samples,). A title that comes again gets a blank more, to be another."""
+    """The chunks as sounds: title -> float32 (samples,). A title that comes again gets a blank more, to be another.
+
+    Those that cannot be read any more are left out.
+    """
     source, sounds = sources.by_settings(run.data_dir, run.config), {}
     for chunk in shown.itertuples():
         title = chunk.title
         while title in sounds:
             title += " "
-        sounds[title] = audio.to_float(source.read(chunk.filename, chunk.start_s))
+        with contextlib.suppress(audio.AudioError):
+            sounds[title] = audio.to_float(source.read(chunk.filename, chunk.start_s))
     return sounds
 
 
@@ -78,7 +83,11 @@ def full(run: Run, chunks: pd.DataFrame, looked_at: int = 60) -> pd.Series:
     """
     source, clearest, most = sources.by_settings(run.data_dir, run.config), chunks.iloc[0], -np.inf
     for _, chunk in chunks.iloc[:looked_at].iterrows():
-        grey = spectrogram.image(source.read(chunk["filename"], chunk["start_s"]), run.config)[..., 0]
+        try:
+            samples = source.read(chunk["filename"], chunk["start_s"])
+        except audio.AudioError:  # it broke since it was indexed
+            continue
+        grey = spectrogram.image(samples, run.config)[..., 0]
         stands_out = np.mean(grey.max(axis=0) - np.quantile(grey, 0.75, axis=0)) * np.mean(grey > 0)
         if stands_out > most:
             clearest, most = chunk, stands_out
@@ -91,6 +100,7 @@ def changed(before: pd.DataFrame, after: pd.DataFrame, names: Mapping[str, str],
     Both: predictions of the same chunks, with filename, start_s, primary_label and a column a class. Within each kind,
     those whose right species' probability changed most come first, and no species comes twice.
     """
+    before, after = _of_both(before, after)
     labels = _classes(before)
     truth = before["primary_label"].to_numpy()
     first, then = (_likeliest(table, labels) for table in (before, after))
@@ -118,12 +128,14 @@ def right(predictions: pd.DataFrame) -> pd.Series:
 def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     """How many chunks phase I and phase II were each right and wrong about: int (2, 2), phase I in the rows."""
     words = {True: "right", False: "wrong"}
+    before, after = _of_both(before, after)
     said = [right(table).map(words).rename(name) for table, name in ((before, "phase I"), (after, "phase II"))]
     return pd.crosstab(*said).reindex(index=words.values(), columns=words.values(), fill_value=0)
 
 
 def gain_interval(before: pd.DataFrame, after: pd.DataFrame, seed: int) -> tuple[float, float]:
     """95 % interval of the gain in accuracy by chunk from one classifier to another, on the same chunks."""
+    before, after = _of_both(before, after)
     gain = right(after).to_numpy(float) - right(before).to_numpy(float)
     return evaluation.interval(gain, before["filename"], seed)
 
@@ -150,6 +162,15 @@ def confused(
 def _surest(chunks: pd.DataFrame, label: str, title: str) -> pd.DataFrame:
     best = chunks.nlargest(1, label)
     return best[PLACE].assign(title=[f"{title} ({value:.0%})" for value in best[label]])
+
+
+def _of_both(before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The chunks that both predicted: a recording that broke in between is in one of them only."""
+    keys = [pd.MultiIndex.from_frame(table[PLACE]) for table in (before, after)]
+    return tuple(
+        table[own.isin(other)].reset_index(drop=True)
+        for table, own, other in ((before, keys[0], keys[1]), (after, keys[1], keys[0]))
+    )
 
 
 def _classes(predictions: pd.DataFrame) -> list[str]:

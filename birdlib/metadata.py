@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import csv
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
@@ -36,6 +37,8 @@ NUMBERS = ("latitude", "longitude", "rating")
 TRAITS = ("primary_label", "iucn", "nocturnal_soib", "nocturnal_eltontraits")
 THREATENED = ("VU", "EN", "CR", "EW", "EX")
 ASSESSED = ("LC", "NT", *THREATENED)
+SECOND = "a second row of the same file"  # how a row's problem begins
+USED = "used, "
 FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -57,25 +60,27 @@ def load(data_dir: Path) -> Recordings:
     -------
     table : the 12 `COLUMNS`, sorted by filename: text, but latitude, longitude and rating float64 and
         secondary_labels a list of labels. Columns that the file lacks are empty; others are left out.
-    problems : rows set aside (no label, a file name that leaves the folder, a name that was there before), and
-        secondary labels that could not be read and count as none.
+    problems : rows set aside (no label, a file name that leaves the folder, a name that was there before, more fields
+        than columns), and rows repaired, whose reason begins with ``USED``: secondary labels that could not be read
+        and count as none, and a label that differs from a commoner one by case only and counts as that.
 
     Raises
     ------
     MetadataError
-        if the folder or the file is missing, empty or no CSV, or lacks a column of `REQUIRED`.
+        if the folder or the file is missing, empty or no CSV, lacks a column of `REQUIRED` or names one twice.
     """
-    table = _read_csv(data_dir, "train_metadata.csv", REQUIRED).reindex(columns=list(COLUMNS))
+    problems: dict[str, str] = {}
+    table = _read_csv(data_dir, "train_metadata.csv", REQUIRED, problems).reindex(columns=list(COLUMNS))
     table["primary_label"] = table["primary_label"].str.strip()
     if taken := sorted(RESERVED & set(table["primary_label"].dropna())):
         raise MetadataError(f"{data_dir}/train_metadata.csv: {taken[0]!r} cannot be a label: tables have such a column")
     for column in NUMBERS:
         table[column] = pd.to_numeric(table[column], errors="coerce").astype("float64")
-    problems: dict[str, str] = {}
     table["secondary_labels"] = [
         _labels(text, str(name), problems)
         for text, name in zip(table["secondary_labels"], table["filename"], strict=True)
     ]
+    table["primary_label"] = _one_spelling(table, problems)
     good = _usable_rows(table, problems)
     if not good.any():
         reason = next(iter(problems.values()))
@@ -186,7 +191,9 @@ def traits(labels: list[str], data_dir: Path, config: Config) -> pd.DataFrame:
     return table.reindex(labels)
 
 
-def _read_csv(folder: Path, name: str, required: tuple[str, ...]) -> pd.DataFrame:
+def _read_csv(
+    folder: Path, name: str, required: tuple[str, ...], problems: dict[str, str] | None = None
+) -> pd.DataFrame:
     if not folder.is_dir():
         raise MetadataError(f"{folder} is {'not a folder' if folder.exists() else 'missing'}: it should hold {name}")
     path = folder / name
@@ -194,14 +201,52 @@ def _read_csv(folder: Path, name: str, required: tuple[str, ...]) -> pd.DataFram
         hint = ": a data folder holds train_metadata.csv and train_audio/" if name == "train_metadata.csv" else ""
         raise MetadataError(f"{path} is missing{hint}")
     try:
-        table = pd.read_csv(path, dtype="str", encoding="utf-8-sig", keep_default_na=False, na_values=[""])
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise MetadataError(f"{path} is not readable as CSV: {' '.join(str(error).split())}") from None
+        table = _table(path, {} if problems is None else problems)
+    except (OSError, ValueError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MetadataError(f"{path} is not readable as CSV: {' '.join(reason.split())}") from None
+    if doubled := [column for column in (*required, *COLUMNS) if list(table.columns).count(column) > 1]:
+        raise MetadataError(f"{path} has the column {doubled[0]!r} twice: rename or drop one")
     if missing := [column for column in required if column not in table.columns]:
         raise MetadataError(f"{path} lacks the column {missing[0]!r}; it has {', '.join(map(str, table.columns))}")
     if table.empty:
-        raise MetadataError(f"{path} has no rows")
+        first = list((problems or {}).items())[:1]
+        raise MetadataError(f"{path} has no rows{''.join(f' ({row}: {why})' for row, why in first)}")
     return table
+
+
+def _table(path: Path, problems: dict[str, str]) -> pd.DataFrame:
+    """A CSV file as text, empty fields missing; rows with more fields than there are columns are set aside.
+
+    Not by pandas: where every row has a field too many, it takes the first column for an index, and all of them shift.
+    """
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        header, rows = next(reader, []), {}
+        if not header:
+            raise ValueError("it is empty")
+        for row in reader:
+            if len(row) > len(header):
+                problems[f"row {reader.line_num} of {path.name}"] = f"{len(row)} fields, the header has {len(header)}"
+            elif row:  # numbered so that the header is row 1
+                rows[reader.line_num - 2] = [text or None for text in row] + [None] * (len(header) - len(row))
+    return pd.DataFrame(list(rows.values()), index=list(rows), columns=header, dtype="str")
+
+
+def _one_spelling(table: pd.DataFrame, problems: dict[str, str]) -> pd.Series:
+    """The primary labels, with those that differ by case only as the commonest of them; each change is a problem."""
+    labels = table["primary_label"]
+    counts = labels.value_counts().sort_index(ascending=False).sort_values(ascending=False, kind="stable")
+    if counts.index.str.casefold().is_unique:
+        return labels
+    common: dict[str, str] = {}
+    for label in counts.index:
+        common.setdefault(label.casefold(), label)
+    spelt = labels.map(lambda label: common[label.casefold()], na_action="ignore")
+    for name, before, after in zip(table["filename"], labels, spelt, strict=True):
+        if pd.notna(before) and before != after:
+            problems[str(name)] = f"{USED}under the label {after}: {before} differs from it by case only"
+    return spelt
 
 
 def _labels(text: object, name: str, problems: dict[str, str]) -> list[str]:
@@ -213,7 +258,7 @@ def _labels(text: object, name: str, problems: dict[str, str]) -> list[str]:
             return [str(label) for label in value if label]
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         pass
-    problems[name] = f"used, but its secondary labels are not a list and count as none: {str(text)[:60]}"
+    problems[name] = f"{USED}but its secondary labels are not a list and count as none: {str(text)[:60]}"
     return []
 
 
@@ -223,8 +268,12 @@ def _usable_rows(table: pd.DataFrame, problems: dict[str, str]) -> pd.Series:
     reasons[[_leaves(name) for name in names]] = "refused: the file name leaves the data folder"
     reasons[names == ""] = "the row has no filename"
     reasons[table["primary_label"].isna()] = "the row has no primary_label"
-    usable = names[reasons == ""]
-    reasons[usable.index[usable.duplicated()]] = "a second row of the same file: the first is used"
+    usable = table.loc[reasons == "", ["primary_label"]].assign(name=names)
+    again = usable[usable["name"].duplicated()]
+    first = usable.drop_duplicates("name").set_index("name")["primary_label"]
+    for row, label, name in again.itertuples():
+        under = f", under the label {label} and not {first[name]}" if label != first[name] else ""
+        reasons[row] = f"{SECOND}{under}: the first is used"
     for row, reason in reasons[reasons != ""].items():
         problems[names[row] or f"row {row + 2} of train_metadata.csv"] = reason
     return reasons == ""

@@ -19,6 +19,8 @@ import numpy as np
 import pandas as pd
 from keras import layers
 
+from birdlib import archive
+
 if TYPE_CHECKING:
     from birdlib.config import Config
 
@@ -90,10 +92,19 @@ def backbone(model: keras.Model) -> keras.Model:
 
 
 def load(path: Path) -> keras.Model:
-    """A classifier that training saved. Raises `ModelError` if the file is missing or is no such model."""
+    """A classifier that training saved; whatever the file holds, no code of it runs (`birdlib.archive`).
+
+    Raises
+    ------
+    ModelError
+        if the file is missing, or is no such model.
+    """
     try:
-        return keras.saving.load_model(path, compile=False)
-    except (OSError, ValueError, KeyError) as error:
+        if not Path(path).is_file():
+            raise FileNotFoundError("there is no such file")
+        archive.check(path)
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # whatever Keras, zip or HDF5 make of a file that is none
         raise ModelError(f"{path} is not a saved classifier: {_one_line(error)}") from None
 
 

@@ -6,6 +6,7 @@ What the folder holds, and which notebook makes it, is the table in `birdlib.sta
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +29,7 @@ from birdlib.stages import (
     stage,
     upstream,
 )
-from birdlib.writing import digest, plain, read_json, replacing, write_json
+from birdlib.writing import digest, plain, read_json, replacing, sweep, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -265,6 +266,7 @@ def lock(folder: Path, owner: str) -> bool:
         taken = FileLock(folder / ".lock", timeout=0)
         taken.acquire()
         _held[folder] = taken
+        sweep(folder)
         write_json(folder / ".lock.json", {"process": os.getpid(), "doing": owner})
         return True
     except Timeout:
@@ -295,6 +297,12 @@ def is_current(this: Stage, config: Config, folder: Path) -> bool:
 def forget_parts(folder: Path, this: Stage) -> None:
     """Drops what an interrupted stage has kept, so that it begins anew."""
     _parts_path(folder, this).unlink(missing_ok=True)
+    shutil.rmtree(epochs_path(folder, this), ignore_errors=True)
+
+
+def epochs_path(folder: Path, this: Stage) -> Path:
+    """The folder in which the unfinished trainings of a stage keep their epochs (`birdlib.resume`)."""
+    return folder / "stages" / f"{this.name}.epochs"
 
 
 def _parts_path(folder: Path, this: Stage) -> Path:

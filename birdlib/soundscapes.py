@@ -46,10 +46,12 @@ def windows(path: Path, config: Config) -> np.ndarray:
     Raises
     ------
     birdlib.audio.AudioError
-        if it cannot be read.
+        if it cannot be read, or holds nothing.
     """
     length = config.chunk_samples
     samples = audio.to_int16(audio.read(path, config.audio.sample_rate_hz))
+    if not len(samples):
+        raise audio.AudioError(f"{path}: holds no samples")
     return np.pad(samples, (0, -len(samples) % length)).reshape(-1, length)
 
 

@@ -31,6 +31,8 @@ class LazySource:
         """One chunk: int16 (chunk_samples,), zero-padded at the end. Raises `birdlib.audio.AudioError`."""
         start = round(start_s * self.sample_rate_hz)
         samples = audio.read(self.folder / filename, self.sample_rate_hz, start, self.chunk_samples)
+        if not len(samples):
+            raise audio.AudioError(f"{self.folder / filename}: ends before {start_s:g} s, where a chunk was")
         return np.pad(audio.to_int16(samples), (0, self.chunk_samples - len(samples)))
 
 

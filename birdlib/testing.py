@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from birdlib import baseline, chunks, classifier, evaluation, metadata, sources, splits
+from birdlib.standins import Noted, Readable
 
 if TYPE_CHECKING:
     from birdlib.classifier import Classifier
     from birdlib.runs import Run
-    from birdlib.sources import Source
 
 
 class Result(NamedTuple):
@@ -21,7 +21,8 @@ class Result(NamedTuple):
 
     ``labels`` is the class order. ``chunks`` holds all the test's chunks (filename, start_s, primary_label, kept),
     silent ones included; ``truth`` int64 (chunks,) and ``probabilities`` float32 (chunks, classes), the mean over the
-    folds, are in its order. ``predictions`` is the predictions table, of kept chunks.
+    folds, are in its order. ``predictions`` is the predictions table, of kept chunks. ``broken`` are recordings that
+    could not be read any more (filename -> reason); none of their chunks is in the tables.
     """
 
     labels: list[str]
@@ -30,6 +31,7 @@ class Result(NamedTuple):
     probabilities: np.ndarray
     predictions: pd.DataFrame
     by_fold: dict[int, np.ndarray]
+    broken: dict[str, str]
 
     @property
     def kept(self) -> np.ndarray:
@@ -64,18 +66,21 @@ def test(run: Run, models: dict[int, Classifier]) -> Result:
     every = run.read_table("chunks")
     every["kept"] = chunks.kept(every, run.config.silence)
     held_out = _of_side(every, splits.side(split_table, "test"))
-    kept, source = held_out["kept"].to_numpy(), sources.open_source(run)
-    tables, by_fold = [], {}
-    for fold, model in models.items():
+    source = Noted(sources.open_source(run))
+    reader = Readable(held_out, source, run.config.chunk_samples)
+    by_fold = {fold: _predict(model, reader, labels) for fold, model in models.items()}
+    heard = reader.heard()
+    held_out, by_fold = held_out[heard].reset_index(drop=True), {fold: said[heard] for fold, said in by_fold.items()}
+    kept, tables = held_out["kept"].to_numpy(), []
+    for fold in models:
         validation = run.read_table(f"validation_phase_2_fold_{fold}")
         tables.append(_table(validation, validation[labels].to_numpy(), labels, "validation", fold))
-        by_fold[fold] = _predict(model, source, held_out, labels)
         tables.append(_table(held_out[kept], by_fold[fold][kept], labels, "test", fold))
     mean = np.mean(list(by_fold.values()), axis=0)
     if len(by_fold) > 1:
         tables.append(_table(held_out[kept], mean[kept], labels, "test", -1))
     truth = pd.Index(labels).get_indexer(held_out["primary_label"])
-    return Result(labels, held_out, truth, mean, pd.concat(tables, ignore_index=True), by_fold)
+    return Result(labels, held_out, truth, mean, pd.concat(tables, ignore_index=True), by_fold, source.broken)
 
 
 def scores(
@@ -137,9 +142,8 @@ def _of_side(chunk_table: pd.DataFrame, side: pd.DataFrame) -> pd.DataFrame:
     return chunk_table.merge(side[["filename", "primary_label"]], on="filename").reset_index(drop=True)
 
 
-def _predict(model: Classifier, source: Source, chunk_table: pd.DataFrame, labels: list[str]) -> np.ndarray:
-    rows = list(zip(chunk_table["filename"], chunk_table["start_s"], strict=True))
-    return model.over(len(rows), lambda row: source.read(*rows[row])).reshape(-1, len(labels))
+def _predict(model: Classifier, reader: Readable, labels: list[str]) -> np.ndarray:
+    return model.over(len(reader.places), reader.read).reshape(-1, len(labels))
 
 
 def _table(chunk_table: pd.DataFrame, values: np.ndarray, labels: list[str], split: str, fold: int) -> pd.DataFrame:

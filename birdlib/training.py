@@ -7,6 +7,7 @@ since there is nothing to protect. Phase II starts from phase I's best weights a
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,9 +30,12 @@ from birdlib import (
     runs,
     sources,
     splits,
+    standins,
 )
 from birdlib.batches import Ahead, PlainBatches, TrainingBatches
 from birdlib.callbacks import Checkpoint, Finite, Progress, Seconds, TimeLimit
+from birdlib.resume import Epochs
+from birdlib.standins import Noted, Readable
 
 if TYPE_CHECKING:
     from birdlib.config import Config
@@ -92,7 +96,7 @@ def _phase_2(run: Run, fold: int) -> dict[str, Any]:
 def _phase(run: Run, begin: Callable[[], keras.Model], data: Fold, number: int, fold: int) -> dict[str, Any]:
     """Trains what `begin` builds or loads."""
     name = f"phase_{number}_fold_{fold}"
-    source = sources.open_source(run)
+    source, kept = Noted(sources.open_source(run)), _kept(run, name)
     settings = getattr(run.config, f"phase_{number}")
     with runs.replacing(run.path(f"models/{name}.keras")) as best:
         # Phase II's epochs go on where phase I's could have ended, so that it is shown other chunks.
@@ -101,31 +105,40 @@ def _phase(run: Run, begin: Callable[[], keras.Model], data: Fold, number: int, 
         limit_s = deadline.allowance_s(run.stage.name, f"fold_{fold}", run.config)
         with device.spread(run.config):
             model, title = begin(), f"phase_{number}, fold {fold}"
-            history = train(model, data, source, run.config, settings, best, title, first, limit_s)
+            history = train(model, data, source, run.config, settings, best, title, first, kept, limit_s)
         predicted = predictions(models.load(best), data, source, run.config)
+    standins.record(run, source.broken)
     run.write_csv(f"history/{name}.csv", history)
     run.write_table(f"validation_{name}", predicted)
     best_epoch = int(history["val_loss"].idxmin())
     result = {
         "val_accuracy": accuracy(predicted, data.labels),
-        "val_chunks": len(data.validation),
+        "val_chunks": len(predicted),
         "best_epoch": best_epoch,
         "epochs": len(history),
         "parameters": models.parameters(model),
     }
     run.keep_part(f"fold_{fold}", result)
+    shutil.rmtree(kept.folder, ignore_errors=True)
     return result
+
+
+def _kept(run: Run, name: str) -> Epochs:
+    """Where the state of a training's epochs is kept, and what it has to be the state of."""
+    made_with = [runs.fingerprint(run.stage, run.config, run.dir), keras.backend.backend(), keras.__version__]
+    return Epochs(runs.epochs_path(run.dir, run.stage) / name, " ".join([*made_with, device.precision(run.config)]))
 
 
 def train(
     model: keras.Model,
     data: Fold,
-    source: Source,
+    source: Source | Noted,
     config: Config,
     settings: Phase,
     best: Path,
     description: str,
     first_epoch: int = 0,
+    kept: Epochs | None = None,
     limit_s: float | None = None,
 ) -> pd.DataFrame:
     """Trains an image classifier under Adam, with early stopping, a learning rate that halves, and a checkpoint.
@@ -136,6 +149,7 @@ def train(
     ----------
     best : where the classifier is saved whenever the validation loss is the lowest so far.
     first_epoch : which of the balanced epochs, whose turns go on for ever, is the first of this training.
+    kept : goes on from the epoch that it has kept, and keeps each; None: neither.
     limit_s : how long ``fit`` may take; at least one batch is trained. None: as long as it takes.
 
     Returns
@@ -157,7 +171,7 @@ def train(
             whole, shown, judged = _on_features(model, shown, judged, config, settings)
         training, validation = Ahead(shown, first_epoch, shards), Ahead(judged, shards=shards, judged=len(looked_at))
         limits = [] if limit_s is None else [TimeLimit(limit_s)]
-        return _fit(whole, model, training, validation, config, settings, best, description, first_epoch, limits)
+        return _fit(whole, model, training, validation, config, settings, best, description, first_epoch, kept, limits)
 
 
 def _on_features(
@@ -182,6 +196,7 @@ def _fit(
     best: Path,
     description: str,
     first_epoch: int,
+    kept: Epochs | None,
     limits: list[TimeLimit],
 ) -> pd.DataFrame:
     optimizer = keras.optimizers.Adam(settings.learning_rate)
@@ -189,47 +204,54 @@ def _fit(
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     # Weighted: where a batch was filled up, the rows that fill it weigh nothing.
     whole.compile(optimizer, "categorical_crossentropy", weighted_metrics=["accuracy"], jit_compile=device.jit(config))
-    seconds = Seconds()
+    seconds, kept = Seconds(), kept or Epochs()
+    watched = [
+        seconds,
+        keras.callbacks.ReduceLROnPlateau(
+            monitor="val_loss", factor=settings.plateau_factor, patience=settings.plateau_patience
+        ),
+        keras.callbacks.EarlyStopping(monitor="val_loss", patience=settings.early_stopping_patience),
+        Finite(description),
+        Checkpoint(model, best),
+    ]
+    done = kept.take_up(whole, best, watched)
     try:
-        whole.fit(
-            training,
-            validation_data=validation,
-            epochs=settings.epochs,
-            shuffle=False,  # the epochs are shuffled already
-            verbose=0,
-            callbacks=[
-                keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: training.begin(first_epoch + epoch)),
-                seconds,
-                keras.callbacks.ReduceLROnPlateau(
-                    monitor="val_loss", factor=settings.plateau_factor, patience=settings.plateau_patience
-                ),
-                keras.callbacks.EarlyStopping(monitor="val_loss", patience=settings.early_stopping_patience),
-                Finite(description),
-                Checkpoint(model, best),
-                Progress(description, settings.epochs * training.num_batches),
-                *limits,
-            ],
-        )
+        if done < settings.epochs and not kept.stopped:
+            whole.fit(
+                training,
+                validation_data=validation,
+                initial_epoch=done,
+                epochs=settings.epochs,
+                shuffle=False,  # the epochs are shuffled already
+                verbose=0,
+                callbacks=[
+                    keras.callbacks.LambdaCallback(on_epoch_begin=lambda at, logs: training.begin(first_epoch + at)),
+                    *watched,
+                    Progress(description, settings.epochs * training.num_batches, done * training.num_batches),
+                    *limits,
+                    kept,
+                ],
+            )
     except Exception as error:
         raise training.failure or validation.failure or error from None
-    history = pd.DataFrame(whole.history.history)
+    history = pd.DataFrame(kept.rows)
     history.insert(0, "epoch", range(len(history)))
     columns = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]
     return history[columns].assign(seconds=seconds.taken)
 
 
-def predictions(model: keras.Model, data: Fold, source: Source, config: Config) -> pd.DataFrame:
-    """What a classifier says of every kept validation chunk.
+def predictions(model: keras.Model, data: Fold, source: Source | Noted, config: Config) -> pd.DataFrame:
+    """What a classifier says of every kept validation chunk whose recording can still be read.
 
     Returns
     -------
     table : filename, start_s, primary_label, then a float32 column a class.
     """
     front = data.validation[["filename", "start_s", "primary_label"]].reset_index(drop=True)
-    rows = list(zip(front["filename"], front["start_s"], strict=True))
-    probabilities = classifier.of_keras(model, config).over(len(rows), lambda i: source.read(*rows[i]), "validating")
+    reader = Readable(front, source, config.chunk_samples)
+    probabilities = classifier.of_keras(model, config).over(len(front), reader.read, "validating")
     columns = pd.DataFrame(probabilities.reshape(-1, len(data.labels)), columns=data.labels, dtype="float32")
-    return pd.concat([front, columns], axis=1)
+    return pd.concat([front, columns], axis=1)[reader.heard()].reset_index(drop=True)
 
 
 def accuracy(predicted: pd.DataFrame, labels: list[str]) -> float:
@@ -274,11 +296,12 @@ def _compared(run: Run, name: str, own: Model) -> pd.DataFrame:
         config = run.config.model_copy(update={"model": own, "phase_1": settings})
         data = fold_data(run.read_table("chunks"), run.read_table("splits"), fold, config)
         keras.utils.set_random_seed(_keras_seed(config, 1, fold))
-        source = sources.open_source(run)
+        source = Noted(sources.open_source(run))
         with tempfile.TemporaryDirectory() as folder, device.spread(config):
             model = models.build(config, len(data.labels))
             limit_s = deadline.allowance_s(run.stage.name, name, run.config)
             history = train(model, data, source, config, settings, Path(folder) / "best.keras", name, limit_s=limit_s)
+        standins.record(run, source.broken)
         run.write_csv(f"history/phase_1_{name}.csv", history)
         run.keep_part(name, {"epochs": len(history)})
     return pd.read_csv(path)

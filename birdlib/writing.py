@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+_ASIDE = ".writing-"
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write to, which takes the name `path` when the block ends well and vanishes when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
+    folder = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=path.parent))
     try:
         aside = folder / path.name
         yield aside
@@ -27,6 +29,12 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(aside, path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Takes away what writers that were killed have left aside, anywhere below a folder that nobody else writes to."""
+    for left in list(folder.rglob(f"{_ASIDE}*")):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -151,7 +151,7 @@ table.style.format({"roc_auc": "{:.3f}", "average_precision": "{:.3f}", "by_chan
 found = soundscapes.find(run.data_dir, run.config)
 average = classifier.average(list(classifiers.values()))
 windows, unreadable = soundscapes.predict(found.paths, average, result.labels, run.config)
-run.record_errors(unreadable)
+run.record_errors({**result.broken, **unreadable})
 some = f"{len(found.paths)} soundscapes from `{found.folder}/`, {len(windows):,} windows."
 none = "**There are no soundscapes in this data folder**: `submission.csv` gets its header and no rows."
 Markdown(some if found.paths else none)

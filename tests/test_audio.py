@@ -56,6 +56,17 @@ def test_no_numbers_become_silence(write_audio):
     np.testing.assert_array_equal(audio.read(path, RATE_HZ, 90, 20), written[90:110])
 
 
+@pytest.mark.parametrize("hz", [RATE_HZ, 44_100])
+def test_what_is_beyond_any_sound_becomes_silence_too(hz, write_audio):
+    written = np.stack([tone(1, 500, rate_hz=hz)] * 2, axis=1)
+    written[[5, 100, 3000]] = [[3e38, 3e38], [-3e38, -3e38], [3e38, -1e37]]  # their means: infinite, twice, and finite
+    found = audio.read(write_audio("a.wav", written, hz, "FLOAT"), RATE_HZ)
+    written[[5, 100, 3000]] = 0
+    expected = audio.read(write_audio("b.wav", written, hz, "FLOAT"), RATE_HZ)
+    np.testing.assert_array_equal(found, expected)
+    assert np.abs(found).max() < 1
+
+
 def test_the_header(write_audio):
     path = write_audio("a.wav", np.zeros((66_150, 2), np.float32), 44_100)
     assert audio.info(path) == (1.5, 44_100, 2)

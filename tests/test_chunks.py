@@ -8,7 +8,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from birdlib import chunks, metadata, runs, stages
+from birdlib import audio, chunks, metadata, runs, stages
 from birdlib import config as configs
 from tests.conftest import RATE_HZ, TINY_BROKEN, TINY_STEREO, noise, save, tone
 
@@ -200,11 +200,11 @@ def test_chunks_of_one_recording_are_relative_to_its_loudest(one):
     assert found["peak"].tolist() == pytest.approx([0.8, 0.2], rel=1e-3)
 
 
-def test_a_recording_of_zeros(one):
-    found = one(np.zeros(9 * RATE_HZ, np.float32))
-    assert found["start_s"].tolist() == [0, 4]
-    assert (found[["rms_relative", "rms", "peak"]] == 0).all(axis=None)
-    assert chunks.kept(found, PAPER.silence).sum() == 1
+@pytest.mark.parametrize("level", [0.0, 0.4 / 32768])
+def test_a_recording_of_nothing_but_silence_teaches_nothing(tmp_path, level):
+    path = save(tmp_path / "a.wav", np.full(9 * RATE_HZ, level, np.float32), subtype="FLOAT")
+    with pytest.raises(audio.AudioError, match="digital silence"):
+        chunks._index_file(path, PAPER)
 
 
 def test_a_recording_shorter_than_a_frame(one):
