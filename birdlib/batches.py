@@ -18,6 +18,7 @@ import pandas as pd
 from birdlib import audio, chance, draws
 from birdlib.augment import Chain
 from birdlib.epochs import BalancedPlan
+from birdlib.targets import Targets
 
 if TYPE_CHECKING:
     from birdlib.config import Config
@@ -31,11 +32,11 @@ class TrainingBatches(keras.utils.PyDataset):
     """Class-balanced, augmented batches; every epoch another choice of chunks.
 
     Batch i is ``({"audio": int16 (batch, samples), "chance": float32 (batch, numbers)}, float32 (batch, classes))``:
-    one-hot, or mixed where mixup is on; the last batch of an epoch may be smaller.
+    as `birdlib.targets` has them, mixed where mixup is on; the last batch of an epoch may be smaller.
 
     Parameters
     ----------
-    chunks : the kept chunks to train on: columns filename, start_s, primary_label.
+    chunks : the kept chunks to train on: columns filename, start_s, primary_label, secondary_labels if they count.
     labels : the class order.
     batch_size : samples a batch.
     epoch : the epoch to begin with.
@@ -60,7 +61,7 @@ class TrainingBatches(keras.utils.PyDataset):
         self.plan = BalancedPlan(chunks, labels, config.batches.threshold, config.seed)
         self.chain = Chain(config)
         self.config = config
-        self.classes = pd.Index(labels).get_indexer(chunks["primary_label"])
+        self.targets = Targets(chunks, labels, config.loss)
         self.epoch = epoch
         self._rows = lru_cache(2)(self.plan.epoch)
 
@@ -80,9 +81,10 @@ class TrainingBatches(keras.utils.PyDataset):
         samples = np.empty((len(slots), self.chunk_samples), np.int16)
         for place, slot in enumerate(slots):
             samples[place] = self._audio(rows[slot], epoch, slot)
-        targets = np.eye(len(self.plan.labels), dtype=np.float32)[self.classes[rows[slots]]]
+        targets = self.targets.of(rows[slots])
         drawn = draws.of(self.config, epoch, slots)
         numbers, targets = draws.mixed(drawn, targets, self.config, epoch, slots, self.shards)
+        targets = self.targets.masked(targets, rows[slots], draws.partners(numbers, self.config))
         return {"audio": samples, "chance": numbers}, targets
 
     def _audio(self, row: int, epoch: int, slot: int) -> np.ndarray:
@@ -99,9 +101,9 @@ class PlainBatches(keras.utils.PyDataset):
         self, chunks: pd.DataFrame, labels: list[str], source: Source, config: Config, batch_size: int
     ) -> None:
         super().__init__()
-        self.chunks, self.source, self.batch_size, self.labels = chunks, source, batch_size, labels
+        self.chunks, self.source, self.batch_size = chunks, source, batch_size
         self.numbers, self.chunk_samples = draws.count(config), config.chunk_samples
-        self.classes = pd.Index(labels).get_indexer(chunks["primary_label"])
+        self.targets = Targets(chunks, labels, config.loss)
 
     @property
     def num_batches(self) -> int:
@@ -114,12 +116,12 @@ class PlainBatches(keras.utils.PyDataset):
 
     def batch(self, epoch: int, index: int) -> Batch:
         """Batch `index`, the same in any epoch."""
-        rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        rows = np.arange(index * self.batch_size, min((index + 1) * self.batch_size, len(self.chunks)))
         part = self.chunks.iloc[rows]
         samples = np.empty((len(part), self.chunk_samples), np.int16)
         for place, at in enumerate(zip(part["filename"], part["start_s"], strict=True)):
             samples[place] = self.source.read(*at)
-        targets = np.eye(len(self.labels), dtype=np.float32)[self.classes[rows]]
+        targets = self.targets.masked(self.targets.of(rows), rows)
         return {"audio": samples, "chance": np.zeros((len(part), self.numbers), np.float32)}, targets
 
 

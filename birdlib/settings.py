@@ -99,6 +99,28 @@ class Model(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
 
+class Loss(Section):
+    """What training makes smaller. Categorical cross-entropy without smoothing is the paper's; the rest is ours.
+
+    ``kind``: "categorical_crossentropy" makes the classes share out one probability, by a softmax; with
+    "binary_crossentropy" and "focal" each is judged by itself, by a sigmoid, so that there may be several birds, or
+    none. Either way, phase I and phase II have the same. ``label_smoothing``: so much of each target is spread over all
+    classes. ``secondary_labels``: "ignored" (the paper), "target" adds them to it with ``secondary_weight``, "masked"
+    leaves them out of the loss, since nobody knows in which chunks they are.
+    """
+
+    kind: Literal["categorical_crossentropy", "binary_crossentropy", "focal"] = "categorical_crossentropy"
+    focal_gamma: Positive = 2.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    secondary_labels: Literal["ignored", "target", "masked"] = "ignored"
+    secondary_weight: Annotated[float, Field(gt=0, lt=1)] = 0.3
+
+    @property
+    def activation(self) -> Literal["softmax", "sigmoid"]:
+        """Of the classifier's last layer."""
+        return "softmax" if self.kind == "categorical_crossentropy" else "sigmoid"
+
+
 class Phase(Section):
     """One training phase under Adam. The epoch limit and the early-stopping patience are ours.
 
@@ -189,6 +211,7 @@ class Config(Section):
     augmentation: Augmentation = Augmentation()
     spectrogram: Spectrogram = Spectrogram()
     model: Model = Model()
+    loss: Loss = Loss()
     phase_1: Phase = Phase()
     phase_2: Phase = Phase(learning_rate=4e-5, batch_size=16)
     comparison: Comparison = Comparison()

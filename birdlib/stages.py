@@ -60,7 +60,7 @@ STAGES = (
     ),
     Stage(
         "04_phase_1",
-        sections=(*_IMAGES, "batches", "augmentation", "model", "phase_1", "comparison", "folds", "seed"),
+        sections=(*_IMAGES, "batches", "augmentation", "model", "loss", "phase_1", "comparison", "folds", "seed"),
         reads=("tables/recordings.parquet", "tables/chunks.parquet", "tables/splits.parquet"),
         writes=(
             "models/phase_1_fold_{fold}.keras",
@@ -71,7 +71,7 @@ STAGES = (
     ),
     Stage(
         "05_phase_2",
-        sections=(*_IMAGES, "batches", "augmentation", "phase_2", "folds", "seed"),
+        sections=(*_IMAGES, "batches", "augmentation", "loss", "phase_2", "folds", "seed"),
         reads=(
             "tables/chunks.parquet",
             "tables/splits.parquet",

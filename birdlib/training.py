@@ -24,6 +24,7 @@ from birdlib import (
     draws,
     evaluation,
     features,
+    losses,
     models,
     runs,
     sources,
@@ -46,6 +47,19 @@ class Fold(NamedTuple):
     train: pd.DataFrame
     validation: pd.DataFrame
     labels: list[str]
+
+
+def fold_of(run: Run, fold: int, config: Config | None = None) -> Fold:
+    """The kept chunks of a fold's two sides, from the run's tables, by its settings or by others.
+
+    They have a column secondary_labels unless the settings' loss ignores them.
+    """
+    config = config or run.config
+    data = fold_data(run.read_table("chunks"), run.read_table("splits"), fold, config)
+    if config.loss.secondary_labels == "ignored":
+        return data
+    heard = run.read_table("recordings")[["filename", "secondary_labels"]]
+    return Fold(*(side.merge(heard, on="filename", validate="many_to_one") for side in data[:2]), data.labels)
 
 
 def fold_data(chunk_table: pd.DataFrame, split_table: pd.DataFrame, fold: int, config: Config) -> Fold:
@@ -82,12 +96,12 @@ def phase_2(run: Run, fold: int) -> dict[str, Any]:
 
 
 def _phase_1(run: Run, fold: int) -> dict[str, Any]:
-    data = fold_data(run.read_table("chunks"), run.read_table("splits"), fold, run.config)
+    data = fold_of(run, fold)
     return _phase(run, lambda: models.build(run.config, len(data.labels)), data, 1, fold)
 
 
 def _phase_2(run: Run, fold: int) -> dict[str, Any]:
-    data = fold_data(run.read_table("chunks"), run.read_table("splits"), fold, run.config)
+    data = fold_of(run, fold)
 
     def thawed() -> keras.Model:
         model = models.load(run.path(f"models/phase_1_fold_{fold}.keras"))
@@ -191,7 +205,7 @@ def _fit(
     if device.precision(config) == "mixed_float16":  # whose small gradients would vanish
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     # Weighted: where a batch was filled up, the rows that fill it weigh nothing.
-    whole.compile(optimizer, "categorical_crossentropy", weighted_metrics=["accuracy"], jit_compile=device.jit(config))
+    whole.compile(optimizer, losses.of(config.loss), weighted_metrics=["accuracy"], jit_compile=device.jit(config))
     seconds = Seconds()
     try:
         whole.fit(
@@ -271,7 +285,7 @@ def _compared(run: Run, name: str, own: Model) -> pd.DataFrame:
         fold = run.config.folds[0]
         settings = run.config.phase_1.model_copy(update={"epochs": run.config.comparison.epochs, "feature_views": 0})
         config = run.config.model_copy(update={"model": own, "phase_1": settings})
-        data = fold_data(run.read_table("chunks"), run.read_table("splits"), fold, config)
+        data = fold_of(run, fold, config)
         keras.utils.set_random_seed(_keras_seed(config, 1, fold))
         source = sources.open_source(run)
         with tempfile.TemporaryDirectory() as folder, device.spread(config):

@@ -75,8 +75,10 @@ Markdown(frozen if pretrained else whole)
 # %% [markdown]
 # ## Training
 #
-# Adam, and three callbacks: the learning rate is lowered when the validation loss stands still; training ends early
-# when that does not help; and the weights of the epoch with the lowest validation loss are the ones that are kept.
+# The setting `loss` says what is made smaller: the cross-entropy over a softmax, as in the paper, or one that judges
+# each species by itself. Adam does it, with three callbacks: the learning rate is lowered when the validation loss
+# stands still; training ends early when that does not help; and the weights of the epoch with the lowest validation
+# loss are the ones that are kept.
 
 # %%
 results = {fold: training.phase_1(run, fold) for fold in run.config.folds}
