@@ -195,6 +195,11 @@ def side(splits: pd.DataFrame, part: Literal["train", "validation", "test"], fol
     return splits[validating if part == "validation" else training & ~validating]
 
 
+def groups(splits: pd.DataFrame, filenames: pd.Series) -> np.ndarray:
+    """The group of each of `filenames`, which may come again: what an interval has to resample."""
+    return splits.set_index("filename")["group"].loc[filenames].to_numpy()
+
+
 def unscored(splits: pd.DataFrame, fold: int | None = None) -> list[str]:
     """The classes that a score has to leave out, for they have no recording there.
 

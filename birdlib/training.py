@@ -17,6 +17,7 @@ import pandas as pd
 
 from birdlib import (
     backgrounds,
+    calibration,
     chance,
     chunks,
     classifier,
@@ -126,6 +127,10 @@ def _phase(run: Run, begin: Callable[[], keras.Model], data: Fold, number: int, 
         predicted = predictions(models.load(best), data, source, run.config)
     run.write_csv(f"history/{name}.csv", history)
     run.write_table(f"validation_{name}", predicted)
+    truth = pd.Index(data.labels).get_indexer(predicted["primary_label"])
+    calibration.keep(
+        run.path(f"models/{name}.keras"), truth, predicted[data.labels].to_numpy(), run.config.loss.activation
+    )
     best_epoch = int(history["val_loss"].idxmin())
     result = {
         "val_accuracy": accuracy(predicted, data.labels),

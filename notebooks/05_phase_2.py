@@ -105,6 +105,7 @@ run.save_figure(plots.comparison(bars, 1 / len(labels), "Validation", "accuracy 
 
 # %%
 said = [run.read_table(f"validation_phase_{phase}_fold_{fold}") for phase in (1, 2)]
+groups = splits.groups(run.read_table("splits"), said[0]["filename"])
 examples.changes(*said)
 
 # %% [markdown]
@@ -124,7 +125,7 @@ run.update_metrics("phase_2", {"val_accuracy": after, "folds": scores["val_accur
 run.finish()
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"] _kg_hide-input=true
-parameters, low, high = results[fold]["parameters"], *examples.gain_interval(*said, run.config.seed)
+parameters, low, high = results[fold]["parameters"], *examples.gain_interval(*said, groups, run.config.seed)
 frozen = "was frozen" if run.config.model.weights else "was not frozen either: this is what longer training gave"
 over = f" (means of {len(results)} folds)" if len(results) > 1 else ""
 Markdown(f"""## What we saw{run.synthetic}
@@ -132,6 +133,7 @@ Markdown(f"""## What we saw{run.synthetic}
 - Trained parameters: {parameters["trained"]:,} of {parameters["all"]:,}; the rest are batch normalisations' statistics.
 - Fold {fold}: {callbacks.told(whole[fold].query("phase == 'II'"), run.config.phase_2)}
 - **Validation accuracy went from {before:.1%} after phase I to {after:.1%} after phase II**{over}. In phase I
-  the backbone {frozen}. On fold {fold} the gain lies between {low:+.1%} and {high:+.1%} (95 %, recordings resampled).
+  the backbone {frozen}. On fold {fold} the gain lies between {low:+.1%} and {high:+.1%} (95 %, the split's groups
+  resampled).
 - The paper's, {paper.where(labels)}: from {paper.ACCURACY["phase_1"]:.2%} to {paper.ACCURACY["phase_2"]:.2%}.
 """)

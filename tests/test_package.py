@@ -23,9 +23,21 @@ WITH_KERAS = (
     *("batches", "layers", "layers_wave", "layers_mel", "layers_image"),
 )
 WITHOUT_KERAS = (
-    *("classifier", "targets", "epochs", "baseline", "examples", "evaluation", "paper", "draws", "augment"),
+    *(
+        "classifier",
+        "targets",
+        "epochs",
+        "baseline",
+        "examples",
+        "evaluation",
+        "calibration",
+        "intervals",
+        "paper",
+        "draws",
+        "augment",
+    ),
     *("backgrounds", "sources", "splits", "dealing", "chunks", "ration", "store", "pcm", "spectrogram", "sample"),
-    *("songs", "ogg", "overview", "metadata", "audio", "parallel", "players", "plots", "plots_results"),
+    *("songs", "ogg", "overview", "metadata", "audio", "parallel", "players", "plots", "plots_results", "plots_scores"),
     *("plots_training", "plots_chunks", "plots_sound", "plots_data", "plots_style", "runs", "stages", "writing"),
     *("config", "settings", "settings_augmentation", "settings_section", "chance"),
 )
