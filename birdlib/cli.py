@@ -35,9 +35,18 @@ def run(
         str | None, typer.Option("--from", help="Run this stage and all after it again (01 to 06).")
     ] = None,
     only: Annotated[str | None, typer.Option(help="Run this stage alone.")] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="A run for each value of a setting; again for more values, or settings."
+        ),
+    ] = None,
 ) -> None:
     """Run the six notebooks. What is unchanged is not run again."""
     overrides = _settings(setting or [])
+    if sweep:
+        _sweep(sweep, config, data_dir, run_dir, overrides, first, only)
+        return
     from birdlib import series
 
     try:
@@ -46,6 +55,24 @@ def run(
         print("birdlib: stopped; the same command goes on after what was finished", file=sys.stderr)
         raise typer.Exit(130) from None
     _report(folder)
+
+
+@app.command()
+def runs(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where run folders are.")] = Path("runs"),
+    csv: Annotated[Path | None, typer.Option(help="Write the table here too, as CSV.")] = None,
+) -> None:
+    """List run folders: the settings in which they differ, and their results."""
+    from birdlib import runs_table
+
+    found = runs_table.find(folder)
+    if not found:
+        print(f"no run folders in {folder}")
+        return
+    table = runs_table.table(found, folder)
+    if csv:
+        table.to_csv(csv)
+    print(table.to_string(float_format="{:.3g}".format, na_rep="-"))
 
 
 @app.command()
@@ -70,13 +97,29 @@ def main() -> None:
         sys.exit(1)
 
 
+def _sweep(texts: list[str], config, data_dir, run_dir, overrides, first: str | None, only: str | None) -> None:
+    from birdlib import sweeps
+
+    sweeps.refuse_redo(first, only)
+    try:
+        folders = sweeps.run(_pairs(texts, "--sweep"), config, data_dir, run_dir, overrides)
+    except KeyboardInterrupt:
+        print("birdlib: stopped; the same command goes on after what was finished", file=sys.stderr)
+        raise typer.Exit(130) from None
+    runs(folders[0].parent)
+
+
 def _settings(texts: list[str]) -> dict[str, str]:
+    return dict(_pairs(texts, "--set"))
+
+
+def _pairs(texts: list[str], option: str) -> list[tuple[str, str]]:
     pairs = [text.partition("=") for text in texts]
     if bad := [text for text, (key, equals, _) in zip(texts, pairs, strict=True) if not (key and equals)]:
         from birdlib.config import ConfigError
 
-        raise ConfigError(f"--set takes key=value, such as --set phase_1.epochs=3, not {bad[0]!r}")
-    return {key.strip(): value for key, _, value in pairs}
+        raise ConfigError(f"{option} takes key=value, such as {option} phase_1.epochs=3, not {bad[0]!r}")
+    return [(key.strip(), value) for key, _, value in pairs]
 
 
 def _report(folder: Path) -> None:

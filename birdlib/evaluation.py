@@ -20,6 +20,13 @@ from sklearn import metrics
 from birdlib import intervals
 from birdlib.intervals import Estimate
 
+HEADLINE = {
+    "accuracy": "accuracy",
+    "top_5": "right among the first five",
+    "macro_roc_auc": "macro ROC-AUC",
+    "mean_average_precision": "class-mean average precision",
+}
+
 
 class BinaryScore(NamedTuple):
     """A two-class task: ROC-AUC and average precision, with how many samples are positive, of how many."""

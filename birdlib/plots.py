@@ -11,7 +11,7 @@ from birdlib.plots_results import comparison, confusion, confusion_order, per_cl
 from birdlib.plots_scores import reliability, with_intervals
 from birdlib.plots_sound import images, sounds
 from birdlib.plots_style import Figure
-from birdlib.plots_training import curves, fold_scores, learning_rate, side_by_side, whole_run
+from birdlib.plots_training import curves, folds, learning_rate, side_by_side, whole_run
 
 __all__ = [
     "Figure",
@@ -25,8 +25,8 @@ __all__ = [
     "dropped_by_measure",
     "energies",
     "epoch_balance",
-    "fold_scores",
     "fold_sides",
+    "folds",
     "images",
     "learning_rate",
     "lengths",

@@ -56,11 +56,21 @@ class Silence(Section):
 
 
 class Splits(Section):
+    """Who trains, who validates, who tests.
+
+    ``test_share`` 0: no test, plain cross-validation. ``group_by``: what stands on one side only; a place is what is
+    less than ``place_km`` apart. ``given``: the column of ``train_metadata.csv`` that says it instead, for each
+    recording "test", "train" (in every training) or its fold from 0; nothing is dealt out then, and the leak check
+    still holds.
+    """
+
     """The hold-out test and the folds within the rest."""
 
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.15
     folds: Annotated[int, Field(ge=2)] = 4
-    group_by: Literal["recording", "author"] = "recording"
+    group_by: Literal["recording", "author", "place"] = "recording"
+    place_km: Positive = 1.0
+    given: str | None = None
 
 
 class Batches(Section):
@@ -141,11 +151,13 @@ class Comparison(Section):
     """Trained beside the model in the fourth notebook for ``epochs`` epochs, to be looked at; nothing else uses them.
 
     ``models``: custom_cnn (the paper's first check), and from_scratch (the same backbone without pretrained weights).
-    What the model itself is, is left out.
+    What the model itself is, is left out. ``by_author``: whether a logistic regression shows there, on as many folds,
+    what it does to a score to keep each recordist on one side.
     """
 
     models: tuple[Literal["custom_cnn", "from_scratch"], ...] = ("custom_cnn",)
     epochs: Count = 5
+    by_author: bool = True
 
 
 class Testing(Section):
@@ -188,7 +200,7 @@ class Compute(Section):
     mixed precision on a GPU (bfloat16 from compute capability 8.0 on, else float16 with a scaled loss) and on a TPU,
     and in float32 on a CPU; images and probabilities are float32 in any case, and so is what is saved. ``devices``
     "all" shares each training batch out to all GPUs, or TPU cores, that the backend sees, but under torch, which uses
-    one.
+    one. ``tensorboard`` writes each epoch's numbers into the run folder's ``tensorboard`` (``tensorboard --logdir``).
     """
 
     workers: Annotated[int, Field(ge=0)] = 0
@@ -197,6 +209,7 @@ class Compute(Section):
     jit: Literal["auto", "on", "off"] = "auto"
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     devices: Literal["all", "one"] = "all"
+    tensorboard: bool = False
 
 
 class Config(Section):

@@ -50,6 +50,7 @@ STAGES = (
     Stage(
         "02_chunking",
         sections=("data", "audio", "chunks", "silence", "splits", "seed"),
+        data=("train_metadata.csv",),
         reads=("tables/recordings.parquet",),
         writes=("tables/chunks.parquet", "tables/audio.parquet", "tables/splits.parquet"),
     ),
@@ -61,7 +62,12 @@ STAGES = (
     Stage(
         "04_phase_1",
         sections=(*_IMAGES, "batches", "augmentation", "model", "loss", "phase_1", "comparison", "folds", "seed"),
-        reads=("tables/recordings.parquet", "tables/chunks.parquet", "tables/splits.parquet"),
+        reads=(
+            "tables/recordings.parquet",
+            "tables/audio.parquet",
+            "tables/chunks.parquet",
+            "tables/splits.parquet",
+        ),
         writes=(
             "models/phase_1_fold_{fold}.keras",
             "history/phase_1_fold_{fold}.csv",

@@ -18,12 +18,6 @@ if TYPE_CHECKING:
     from birdlib.sources import Source
 
 
-HEADLINE = {
-    "accuracy": "accuracy",
-    "top_5": "right among the first five",
-    "macro_roc_auc": "macro ROC-AUC",
-    "mean_average_precision": "class-mean average precision",
-}
 LENGTHS_S = (10, 30, 60)  # where short recordings end, and long ones begin
 
 
@@ -141,7 +135,7 @@ def headline(scores: Mapping[str, Any]) -> pd.DataFrame:
     """The headline numbers of `scores` for `birdlib.plots.with_intervals`: by chunk, then by recording."""
     rows = {}
     for level, unit in (("", "chunk"), ("recording_", "recording")):
-        for name, words in HEADLINE.items():
+        for name, words in evaluation.HEADLINE.items():
             value, (low, high) = scores[level + name], scores["intervals"][level + name]
             text = f"{value:.3f} ({low:.3f} to {high:.3f})"
             rows[f"{words}, by {unit}"] = {"value": value, "low": low, "high": high, "text": text}

@@ -8,7 +8,7 @@ since there is nothing to protect. Phase II starts from phase I's best weights a
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,7 +32,7 @@ from birdlib import (
     splits,
 )
 from birdlib.batches import Ahead, PlainBatches, TrainingBatches
-from birdlib.callbacks import Checkpoint, Finite, Progress, Seconds
+from birdlib.callbacks import Checkpoint, Finite, Logs, Progress, Seconds
 from birdlib.layers import Images
 
 if TYPE_CHECKING:
@@ -123,7 +123,9 @@ def _phase(run: Run, begin: Callable[[], keras.Model], data: Fold, number: int, 
         keras.utils.set_random_seed(_keras_seed(run.config, number, fold))
         with device.spread(run.config):
             model = begin()
-            history = train(model, data, source, run.config, settings, best, f"phase_{number}, fold {fold}", first)
+            logs = [Logs(run.path(f"tensorboard/{name}"))] if run.config.compute.tensorboard else []
+            about = f"phase_{number}, fold {fold}"
+            history = train(model, data, source, run.config, settings, best, about, first, logs)
         predicted = predictions(models.load(best), data, source, run.config)
     run.write_csv(f"history/{name}.csv", history)
     run.write_table(f"validation_{name}", predicted)
@@ -152,6 +154,7 @@ def train(
     best: Path,
     description: str,
     first_epoch: int = 0,
+    more: Sequence[keras.callbacks.Callback] = (),
 ) -> pd.DataFrame:
     """Trains an image classifier under Adam, with early stopping, a learning rate that halves, and a checkpoint.
 
@@ -161,6 +164,7 @@ def train(
     ----------
     best : where the classifier is saved whenever the validation loss is the lowest so far.
     first_epoch : which of the balanced epochs, whose turns go on for ever, is the first of this training.
+    more : callbacks besides.
 
     Returns
     -------
@@ -180,7 +184,7 @@ def train(
         if settings.feature_views:
             whole, shown, judged = _on_features(model, shown, judged, config, settings)
         training, validation = Ahead(shown, first_epoch, shards), Ahead(judged, shards=shards, judged=len(looked_at))
-        return _fit(whole, model, training, validation, config, settings, best, description, first_epoch)
+        return _fit(whole, model, training, validation, config, settings, best, description, first_epoch, more)
 
 
 def _on_features(
@@ -205,6 +209,7 @@ def _fit(
     best: Path,
     description: str,
     first_epoch: int,
+    more: Sequence[keras.callbacks.Callback],
 ) -> pd.DataFrame:
     optimizer = keras.optimizers.Adam(settings.learning_rate)
     if device.precision(config) == "mixed_float16":  # whose small gradients would vanish
@@ -229,6 +234,7 @@ def _fit(
                 Finite(description),
                 Checkpoint(model, best),
                 Progress(description, settings.epochs * training.num_batches),
+                *more,
             ],
         )
     except Exception as error:

@@ -289,7 +289,7 @@ def trainings(quick, monkeypatch):
     """Phases that train nothing: the description and the first epoch of each training that there would have been."""
     asked = []
 
-    def pretend(model, data, source, config, settings, best, description, first_epoch=0):
+    def pretend(model, data, source, config, settings, best, description, first_epoch=0, more=()):
         asked.append((description, first_epoch))
         model.save(best)
         return pd.DataFrame({"epoch": range(settings.epochs), "val_loss": 1.0})
@@ -319,6 +319,23 @@ def test_a_training_that_breaks_leaves_no_model(new_run, config, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         training.phase_1(run, 0)
     assert not list((run.dir / "models").iterdir())
+
+
+def test_epochs_are_logged_for_tensorboard_where_that_is_set(new_run, tiny_data, quick):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = new_run("logged", tiny(tiny_data, **{"compute.tensorboard": True, "phase_1.epochs": 2}))
+    training.phase_1(run, 0)
+    history = pd.read_csv(run.dir / "history/phase_1_fold_0.csv")
+    for side, prefix in (("training", ""), ("validation", "val_")):
+        events = EventAccumulator(str(run.dir / "tensorboard/phase_1_fold_0" / side)).Reload()
+        for name in ("loss", "accuracy"):
+            logged = events.Scalars(name)
+            assert [event.step for event in logged] == [0, 1]
+            np.testing.assert_allclose([event.value for event in logged], history[prefix + name], rtol=1e-5)
+    without = new_run("without", tiny(tiny_data, **{"phase_1.epochs": 1}))
+    training.phase_1(without, 0)
+    assert not (without.dir / "tensorboard").exists()
 
 
 # --- the callbacks ---------------------------------------------------------------------------------------------------
