@@ -10,8 +10,11 @@ from typing import Annotated
 import typer
 
 import birdlib
+from birdlib import cli_kaggle
+from birdlib.cli_settings import pairs, settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.add_typer(cli_kaggle.app, name="kaggle")
 
 
 @app.callback(invoke_without_command=True)
@@ -25,7 +28,9 @@ def _birdlib(version: Annotated[bool, typer.Option("--version", help="Print the 
 @app.command()
 def run(
     config: Annotated[str | None, typer.Option(help="sample, paper, or a YAML file. [default: sample]")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of recordings. [default: the built-in sample]")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of recordings, or kaggle:birdclef-2024. [default: the sample]")
+    ] = None,
     run_dir: Annotated[Path | None, typer.Option(help="Run folder. [default: runs/<config>]")] = None,
     setting: Annotated[
         list[str] | None,
@@ -43,7 +48,7 @@ def run(
     ] = None,
 ) -> None:
     """Run the six notebooks. What is unchanged is not run again."""
-    overrides = _settings(setting or [])
+    overrides = settings(setting or [])
     if sweep:
         _sweep(sweep, config, data_dir, run_dir, overrides, first, only)
         return
@@ -102,24 +107,11 @@ def _sweep(texts: list[str], config, data_dir, run_dir, overrides, first: str | 
 
     sweeps.refuse_redo(first, only)
     try:
-        folders = sweeps.run(_pairs(texts, "--sweep"), config, data_dir, run_dir, overrides)
+        folders = sweeps.run(pairs(texts, "--sweep"), config, data_dir, run_dir, overrides)
     except KeyboardInterrupt:
         print("birdlib: stopped; the same command goes on after what was finished", file=sys.stderr)
         raise typer.Exit(130) from None
     runs(folders[0].parent)
-
-
-def _settings(texts: list[str]) -> dict[str, str]:
-    return dict(_pairs(texts, "--set"))
-
-
-def _pairs(texts: list[str], option: str) -> list[tuple[str, str]]:
-    pairs = [text.partition("=") for text in texts]
-    if bad := [text for text, (key, equals, _) in zip(texts, pairs, strict=True) if not (key and equals)]:
-        from birdlib.config import ConfigError
-
-        raise ConfigError(f"{option} takes key=value, such as {option} phase_1.epochs=3, not {bad[0]!r}")
-    return [(key.strip(), value) for key, _, value in pairs]
 
 
 def _report(folder: Path) -> None:

@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TINY_LABELS, noise, save, tone
 
 from birdlib import config as configs
 from birdlib import soundscapes
 from birdlib.classifier import Classifier
+from tests.conftest import TINY_LABELS, noise, save, tone
 
 CONFIG = configs.load("paper")
 
