@@ -14,12 +14,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from birdlib import sources, spectrogram
-from birdlib.chunks import thinned
+from birdlib import chunks, intervals, sources, spectrogram, splits
 from birdlib.parallel import Failure, map_files
 
 if TYPE_CHECKING:
     from birdlib.config import Config
+    from birdlib.runs import Run
 
 
 def features(chunks: pd.DataFrame, data_dir: Path, config: Config) -> np.ndarray:
@@ -45,6 +45,76 @@ def features(chunks: pd.DataFrame, data_dir: Path, config: Config) -> np.ndarray
     return result
 
 
+def by_grouping(run: Run, recordings: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy of the logistic regression in folds by recording, and in as many by author; all else is the same.
+
+    It gets the first kept chunk of each recording of the training split (the test is not touched), of a species at most
+    ``testing.baseline_chunks`` of them. What always trains in either is scored in neither.
+
+    Parameters
+    ----------
+    recordings : filename, author, audio_hash.
+
+    Returns
+    -------
+    table : rows "recording", "author" and "difference"; columns accuracy, low and high (95 %, recordists resampled),
+        and recordings (scored).
+    """
+    config = run.config
+    used = _one_chunk_each(run).merge(recordings[["filename", "author", "audio_hash"]], on="filename")
+    values = features(used, run.data_dir, config)
+    heard = np.isfinite(values[:, 0])
+    used, values = used[heard], values[heard]
+    answers = used["primary_label"].to_numpy()
+    right, scored = {}, np.ones(len(used), bool)
+    for group_by in ("recording", "author"):
+        made = splits.make(used, 0, config.splits.folds, group_by, config.seed)
+        fold = made.set_index("filename")["fold"].loc[used["filename"]].to_numpy()
+        right[group_by] = _folds_right(values, answers, fold)
+        scored &= fold >= 0
+    right["difference"] = right["author"] - right["recording"]
+    people = used["author"].fillna(used["filename"]).to_numpy()[scored]
+    rows = {
+        name: (share[scored].mean(), *intervals.of_mean(share[scored], people, config.seed), int(scored.sum()))
+        for name, share in right.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["accuracy", "low", "high", "recordings"])
+
+
+def told(grouped: pd.DataFrame) -> str:
+    """What `by_grouping` found, as a sentence or two."""
+    (one, other, change), count = grouped["accuracy"], grouped["recordings"].iloc[0]
+    low, high = grouped.loc["difference", ["low", "high"]]
+    if not count:
+        return "No recording could be scored in both ways: every species has too few of them."
+    apart = "which is more than chance" if low > 0 or high < 0 else "which these recordings cannot tell from none"
+    return (
+        f"**By recording it gets {one:.1%} of {count:,} recordings right, by author {other:.1%}**: {change:+.1%} "
+        f"(95 % interval {low:+.1%} to {high:+.1%}), {apart}."
+    )
+
+
+def _one_chunk_each(run: Run) -> pd.DataFrame:
+    """The first kept chunk of each recording of the training split, of a species so many as the settings say."""
+    every, side = run.read_table("chunks"), splits.side(run.read_table("splits"), "train")
+    first = every[chunks.kept(every, run.config.silence)].drop_duplicates("filename")
+    labelled = first.merge(side[["filename", "primary_label"]], on="filename")
+    return chunks.thinned(labelled, "primary_label", run.config.testing.baseline_chunks)
+
+
+def _folds_right(values: np.ndarray, answers: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Whether each sample is recognised by a model of all other folds: float64 (samples,), 0 for a fold under 0."""
+    right = np.zeros(len(values))
+    for each in np.unique(fold[fold >= 0]):
+        model = _model().fit(values[fold != each], answers[fold != each])
+        right[fold == each] = model.predict(values[fold == each]) == answers[fold == each]
+    return right
+
+
+def _model():
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
+
+
 def probabilities(train: pd.DataFrame, test: pd.DataFrame, labels: list[str], data_dir: Path, config: Config):
     """Fits on the chunks `train` and predicts the chunks `test` (columns filename, start_s, primary_label).
 
@@ -55,8 +125,8 @@ def probabilities(train: pd.DataFrame, test: pd.DataFrame, labels: list[str], da
     probabilities : float64 (test chunks, classes), columns in the order of `labels`; all alike for what cannot be read
         any more.
     """
-    train = thinned(train, "primary_label", config.testing.baseline_chunks)
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
+    train = chunks.thinned(train, "primary_label", config.testing.baseline_chunks)
+    model = _model()
     learnt, asked = features(train, data_dir, config), features(test, data_dir, config)
     known, heard = np.isfinite(learnt[:, 0]), np.isfinite(asked[:, 0])
     model.fit(learnt[known], pd.Index(labels).get_indexer(train["primary_label"][known]))

@@ -19,6 +19,7 @@ from birdlib import audio, chance, draws
 from birdlib.augment import Chain
 from birdlib.epochs import BalancedPlan
 from birdlib.standins import StandIns
+from birdlib.targets import Targets
 
 if TYPE_CHECKING:
     from birdlib.config import Config
@@ -32,11 +33,11 @@ class TrainingBatches(keras.utils.PyDataset):
     """Class-balanced, augmented batches; every epoch another choice of chunks.
 
     Batch i is ``({"audio": int16 (batch, samples), "chance": float32 (batch, numbers)}, float32 (batch, classes))``:
-    one-hot, or mixed where mixup is on; the last batch of an epoch may be smaller.
+    as `birdlib.targets` has them, mixed where mixup is on; the last batch of an epoch may be smaller.
 
     Parameters
     ----------
-    chunks : the kept chunks to train on: columns filename, start_s, primary_label.
+    chunks : the kept chunks to train on: columns filename, start_s, primary_label, secondary_labels if they count.
     labels : the class order.
     batch_size : samples a batch.
     epoch : the epoch to begin with.
@@ -62,7 +63,7 @@ class TrainingBatches(keras.utils.PyDataset):
         self.plan = BalancedPlan(chunks, labels, config.batches.threshold, config.seed)
         self.chain = Chain(config)
         self.config = config
-        self.classes = pd.Index(labels).get_indexer(chunks["primary_label"])
+        self.targets = Targets(chunks, labels, config.loss)
         self.epoch = epoch
         self._rows = lru_cache(2)(self.plan.epoch)
 
@@ -82,9 +83,10 @@ class TrainingBatches(keras.utils.PyDataset):
         samples = np.empty((len(slots), self.chunk_samples), np.int16)
         for place, slot in enumerate(slots):
             samples[place] = self._audio(rows[slot], epoch, slot)
-        targets = np.eye(len(self.plan.labels), dtype=np.float32)[self.classes[rows[slots]]]
+        targets = self.targets.of(rows[slots])
         drawn = draws.of(self.config, epoch, slots)
         numbers, targets = draws.mixed(drawn, targets, self.config, epoch, slots, self.shards)
+        targets = self.targets.masked(targets, rows[slots], draws.partners(numbers, self.config))
         return {"audio": samples, "chance": numbers}, targets
 
     def _audio(self, row: int, epoch: int, slot: int) -> np.ndarray:
@@ -101,15 +103,15 @@ class PlainBatches(keras.utils.PyDataset):
         self, chunks: pd.DataFrame, labels: list[str], source: Source, config: Config, batch_size: int
     ) -> None:
         super().__init__()
-        self.batch_size, self.labels = batch_size, labels
+        self.batch_size = batch_size
         self.reader = StandIns(chunks, source, config.seed)
         self.numbers, self.chunk_samples = draws.count(config), config.chunk_samples
-        self.classes = pd.Index(labels).get_indexer(chunks["primary_label"])
+        self.targets = Targets(chunks, labels, config.loss)
 
     @property
     def num_batches(self) -> int:
         """Batches in all."""
-        return -(-len(self.classes) // self.batch_size)
+        return -(-len(self.reader.places) // self.batch_size)
 
     def __getitem__(self, index: int) -> Batch:
         """Batch `index`."""
@@ -117,11 +119,11 @@ class PlainBatches(keras.utils.PyDataset):
 
     def batch(self, epoch: int, index: int) -> Batch:
         """Batch `index`, the same in any epoch."""
-        rows = range(index * self.batch_size, min((index + 1) * self.batch_size, len(self.classes)))
+        rows = np.arange(index * self.batch_size, min((index + 1) * self.batch_size, len(self.reader.places)))
         samples = np.empty((len(rows), self.chunk_samples), np.int16)
         for place, row in enumerate(rows):
             samples[place] = self.reader.read(row, 0, row)  # what stands in is the same in every epoch
-        targets = np.eye(len(self.labels), dtype=np.float32)[self.classes[rows]]
+        targets = self.targets.masked(self.targets.of(rows), rows)
         return {"audio": samples, "chance": np.zeros((len(rows), self.numbers), np.float32)}, targets
 
 

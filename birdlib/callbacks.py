@@ -92,6 +92,41 @@ class Seconds(keras.callbacks.Callback):
         self.taken.append(round(time.perf_counter() - self._began, 2))
 
 
+class Logs(keras.callbacks.Callback):
+    """Every epoch's numbers for TensorBoard, below `folder`: "training" and "validation" as two runs of one chart.
+
+    They are written by the package tensorboard alone, under any backend. A training that goes on adds to what is there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Open the files."""
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._writers = {side: EventFileWriter(str(self._folder / side)) for side in ("training", "validation")}
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Write an epoch's numbers."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        for name, value in (logs or {}).items():
+            side = "validation" if name.startswith("val_") else "training"
+            number = Summary.Value(tag=name.removeprefix("val_"), simple_value=float(value))
+            event = Event(step=epoch, wall_time=time.time(), summary=Summary(value=[number]))
+            self._writers[side].add_event(event)
+        for writer in self._writers.values():
+            writer.flush()
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Close the files."""
+        for writer in self._writers.values():
+            writer.close()
+
+
 class TimeLimit(keras.callbacks.Callback):
     """Ends a training in time: within an epoch, if need be, and so early that the validation after it still fits.
 

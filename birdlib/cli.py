@@ -12,7 +12,7 @@ import typer
 
 import birdlib
 from birdlib import cli_kaggle
-from birdlib.cli_settings import settings
+from birdlib.cli_settings import pairs, settings
 
 if TYPE_CHECKING:
     from birdlib.check import CheckUp
@@ -44,9 +44,18 @@ def run(
         str | None, typer.Option("--from", help="Run this stage and all after it again (01 to 06).")
     ] = None,
     only: Annotated[str | None, typer.Option(help="Run this stage alone.")] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="A run for each value of a setting; again for more values, or settings."
+        ),
+    ] = None,
 ) -> None:
     """Run the six notebooks. What is unchanged is not run again."""
     overrides = settings(setting or [])
+    if sweep:
+        _sweep(sweep, config, data_dir, run_dir, overrides, first, only)
+        return
     from birdlib import series
 
     try:
@@ -55,6 +64,24 @@ def run(
         print("birdlib: stopped; the same command goes on after what was finished", file=sys.stderr)
         raise typer.Exit(130) from None
     _report(folder)
+
+
+@app.command()
+def runs(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where run folders are.")] = Path("runs"),
+    csv: Annotated[Path | None, typer.Option(help="Write the table here too, as CSV.")] = None,
+) -> None:
+    """List run folders: the settings in which they differ, and their results."""
+    from birdlib import runs_table
+
+    found = runs_table.find(folder)
+    if not found:
+        print(f"no run folders in {folder}")
+        return
+    table = runs_table.table(found, folder)
+    if csv:
+        table.to_csv(csv)
+    print(table.to_string(float_format="{:.3g}".format, na_rep="-"))
 
 
 @app.command()
@@ -123,6 +150,18 @@ def _tell(found: CheckUp, csv: Path | None, most: int = 20) -> None:
 def _printable(text: str) -> str:
     """`text` in one line, with nothing in it that a terminal would obey."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def _sweep(texts: list[str], config, data_dir, run_dir, overrides, first: str | None, only: str | None) -> None:
+    from birdlib import sweeps
+
+    sweeps.refuse_redo(first, only)
+    try:
+        folders = sweeps.run(pairs(texts, "--sweep"), config, data_dir, run_dir, overrides)
+    except KeyboardInterrupt:
+        print("birdlib: stopped; the same command goes on after what was finished", file=sys.stderr)
+        raise typer.Exit(130) from None
+    runs(folders[0].parent)
 
 
 def _report(folder: Path) -> None:

@@ -66,11 +66,12 @@ def keys(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
 
 def changed(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
     """The dotted keys whose values differ, each with both values."""
-    pairs = ((key, _value(one, key), _value(other, key)) for key in keys())
+    pairs = ((key, value(one, key), value(other, key)) for key in keys())
     return {key: (old, new) for key, old, new in pairs if old != new}
 
 
-def _value(config: Config, key: str) -> Any:
+def value(config: Config, key: str) -> Any:
+    """What a dotted key holds."""
     for part in key.split("."):
         config = getattr(config, part)
     return config

@@ -76,7 +76,7 @@ def mixed(
     Parameters
     ----------
     drawn : the numbers of `of`.
-    targets : one-hot float32 (batch, classes).
+    targets : float32 (batch, classes).
     shards : how many devices share the batch, in equal parts but for the last, which may be smaller.
 
     Returns
@@ -105,3 +105,12 @@ def mixed(
         return drawn, np.where(share[:, None] > 0, np.maximum(targets, partners), targets)
     share = drawn[:, places(config)["mixup"]][:, 1:]  # as the device has it, in float32
     return drawn, (1 - share) * targets + share * partners
+
+
+def partners(drawn: np.ndarray, config: Config) -> np.ndarray:
+    """The row of a batch that each sample is mixed with, its own where with none: int64 (batch,).
+
+    ``drawn`` : float32 (batch, `count`), as `mixed` gives it.
+    """
+    further, share = drawn[:, places(config)["mixup"]].T
+    return np.arange(len(drawn)) + np.where(share > 0, further, 0).astype(np.int64)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from birdlib import audio, evaluation, sources, spectrogram
+from birdlib import audio, intervals, sources, spectrogram
 
 if TYPE_CHECKING:
     from birdlib.runs import Run
@@ -133,11 +133,14 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     return pd.crosstab(*said).reindex(index=words.values(), columns=words.values(), fill_value=0)
 
 
-def gain_interval(before: pd.DataFrame, after: pd.DataFrame, seed: int) -> tuple[float, float]:
-    """95 % interval of the gain in accuracy by chunk from one classifier to another, on the same chunks."""
+def gain_interval(before: pd.DataFrame, after: pd.DataFrame, groups: Sequence[str], seed: int) -> tuple[float, float]:
+    """95 % interval of the gain in accuracy by chunk from one classifier to another, on the same chunks.
+
+    ``groups`` (chunks,): the split's group of each, as `birdlib.splits.groups` gives it.
+    """
     before, after = _of_both(before, after)
     gain = right(after).to_numpy(float) - right(before).to_numpy(float)
-    return evaluation.interval(gain, before["filename"], seed)
+    return intervals.of_mean(gain, groups, seed)
 
 
 def confused(

@@ -155,6 +155,18 @@ def labels_without_audio(recordings: pd.DataFrame, sounding: pd.Series, config: 
     return silent
 
 
+def column(data_dir: Path, name: str) -> pd.Series:
+    """A column of ``train_metadata.csv`` as text by filename, also one that `load` does not know.
+
+    Raises
+    ------
+    MetadataError
+        if it is not there.
+    """
+    table = _read_csv(data_dir, "train_metadata.csv", ("filename", name))
+    return table.dropna(subset=["filename"]).drop_duplicates("filename").set_index("filename")[name]
+
+
 def traits(labels: list[str], data_dir: Path, config: Config) -> pd.DataFrame:
     """Which species are endangered and which nocturnal.
 

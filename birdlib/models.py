@@ -6,6 +6,7 @@ layers only, so that it loads anywhere.
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -38,8 +39,9 @@ class ModelError(ValueError):
 def build(config: Config, num_classes: int) -> keras.Model:
     """The classifier of the configuration: images (batch, 128, 320, 3) -> probabilities (batch, num_classes).
 
-    The head is the paper's: pooled -> Dense -> BN -> dropout (once for each of ``model.hidden``) -> softmax. With
-    pretrained weights the backbone comes frozen, and its batch normalisation stays in inference mode in both phases.
+    The head is the paper's: pooled -> Dense -> BN -> dropout (once for each of ``model.hidden``) -> softmax; a sigmoid
+    where the settings' loss judges each class by itself. With pretrained weights the backbone comes frozen, and its
+    batch normalisation stays in inference mode in both phases.
 
     Raises
     ------
@@ -62,7 +64,15 @@ def build(config: Config, num_classes: int) -> keras.Model:
         x = layers.BatchNormalization(momentum=settings.bn_momentum)(x)
         x = layers.Dropout(settings.dropout)(x)
     # float32 under mixed precision too: a softmax in half precision loses the small probabilities.
-    outputs = layers.Dense(num_classes, activation="softmax", dtype="float32", name="probabilities")(x)
+    # A sigmoid starts at chance (Lin et al., 2017), else the first steps do nothing but learn that birds are rare.
+    bias = 0.0 if config.loss.activation == "softmax" else -math.log(max(num_classes - 1, 1))
+    outputs = layers.Dense(
+        num_classes,
+        activation=config.loss.activation,
+        bias_initializer=keras.initializers.Constant(bias),
+        dtype="float32",
+        name="probabilities",
+    )(x)
     model = keras.Model(images, outputs, name=settings.backbone)
     freeze_backbone(model, bool(settings.weights))
     return model

@@ -15,6 +15,7 @@ from birdlib.plots_style import (
     GREY,
     INK,
     ORANGE,
+    PALE,
     PURPLE,
     RED,
     Figure,
@@ -22,8 +23,8 @@ from birdlib.plots_style import (
     legend,
     new_axes,
     new_figure,
-    share_rows,
     styled,
+    write,
 )
 
 _LINES = {"training": ("", BLUE, "o", "-"), "validation": ("val_", RED, "s", "--")}
@@ -192,14 +193,41 @@ def _rate_ticks(rates: np.ndarray) -> tuple[list[float], list[str]]:
 
 
 @styled
-def fold_scores(scores: pd.Series) -> Figure:
-    """Validation accuracy of each fold and their mean (the small figure 14). ``scores``: fold name -> 0 to 1."""
+def folds(histories: Mapping[str, pd.DataFrame], scores: pd.Series) -> Figure:
+    """All folds' loss and accuracy in validation, thin, with their mean, and where each ended (the small figure 14).
+
+    ``histories``: fold name -> rows as in `curves`; the mean is over the folds that are still training. ``scores``:
+    fold name -> accuracy (0 to 1) of the kept weights, with their mean and, shaded, one standard deviation of them.
+    """
     known = scores.dropna()
-    title = f"Accuracy by fold: mean {known.mean():.1%} (dashed)" if len(known) else "Accuracy by fold"
-    title += f", standard deviation {known.std():.1%}" if len(known) > 1 else ""
+    title = f"{len(known)} folds: accuracy {known.mean():.1%} on average (dashed)" if len(known) else "Folds"
+    title += f", standard deviation {known.std():.1%} (shaded)" if len(known) > 1 else ""
     title += left_out(len(scores) - len(known), "without a score")
-    figure, axes = new_axes(1.0 + 0.3 * max(len(known), 2), title, "validation accuracy", "fold")
-    share_rows(axes, known.to_numpy(float), known.index, [f"{value:.1%}" for value in known])
+    figure = new_figure(3.4, title)
+    losses, accuracies, ends = figure.subplots(1, 3, width_ratios=(1.25, 1.25, 1))
+    for name, axes in (("loss", losses), ("accuracy", accuracies)):
+        _fold_curves(axes, [history.set_index("epoch")[f"val_{name}"] for history in histories.values()])
+        axes.set_title(f"{name} in validation", fontsize=8.5)
+    rows = np.arange(len(known))
+    ends.plot(known.to_numpy(float), rows, "o", color=BLUE, markersize=6)
+    write(ends, 1.02, [f"{value:.1%}" for value in known])
     if len(known):
-        axes.axvline(known.mean(), color=RED, linestyle="--", linewidth=1.4)
+        ends.axvline(known.mean(), color=RED, linestyle="--", linewidth=1.4, zorder=0.5)
+    if len(known) > 1:
+        ends.axvspan(known.mean() - known.std(), known.mean() + known.std(), color=PALE, zorder=0.3)
+    ends.set_yticks(rows, [str(name) for name in known.index])
+    ends.set(xlabel="accuracy by chunk", xlim=(0, 1.4), ylim=(max(len(known), 1) - 0.5, -0.5))
+    ends.set_xticks((0, 0.5, 1))
+    for axis in (accuracies.yaxis, ends.xaxis):
+        axis.set_major_formatter(PercentFormatter(1))
+    _from_zero({"loss": losses, "accuracy": accuracies})
+    legend(figure, [_key(BLUE, "-", "a fold"), _key(INK, "-", "mean of the folds")])
     return figure
+
+
+def _fold_curves(axes: Axes, curves: list[pd.Series]) -> None:
+    for curve in curves:
+        axes.plot(curve.index, curve.to_numpy(float), color=BLUE, linewidth=0.9, alpha=0.7)
+    mean = pd.concat(curves, axis=1).mean(axis=1) if curves else pd.Series(dtype=float)
+    axes.plot(mean.index, mean.to_numpy(float), color=INK, linewidth=2)
+    _epoch_axis(axes, mean.index.to_numpy(float))

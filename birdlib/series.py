@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import time
@@ -93,6 +94,8 @@ def run(
 def _check_early(settings: Config) -> None:
     """Raises now what would stop a notebook minutes later."""
     augment.Chain(settings)  # audiomentations may be missing
+    if settings.compute.tensorboard and not importlib.util.find_spec("tensorboard"):
+        raise RunError("compute.tensorboard: tensorboard is not installed: pip install 'birdlib[tensorboard]'")
     weights = settings.model.weights
     if settings.model.backbone == "custom_cnn" and weights:
         raise RunError("model.weights: custom_cnn has no pretrained weights; set model.weights=null")

@@ -56,11 +56,21 @@ class Silence(Section):
 
 
 class Splits(Section):
+    """Who trains, who validates, who tests.
+
+    ``test_share`` 0: no test, plain cross-validation. ``group_by``: what stands on one side only; a place is what is
+    less than ``place_km`` apart. ``given``: the column of ``train_metadata.csv`` that says it instead, for each
+    recording "test", "train" (in every training) or its fold from 0; nothing is dealt out then, and the leak check
+    still holds.
+    """
+
     """The hold-out test and the folds within the rest."""
 
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.15
     folds: Annotated[int, Field(ge=2)] = 4
-    group_by: Literal["recording", "author"] = "recording"
+    group_by: Literal["recording", "author", "place"] = "recording"
+    place_km: Positive = 1.0
+    given: str | None = None
 
 
 class Batches(Section):
@@ -99,6 +109,28 @@ class Model(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
 
+class Loss(Section):
+    """What training makes smaller. Categorical cross-entropy without smoothing is the paper's; the rest is ours.
+
+    ``kind``: "categorical_crossentropy" makes the classes share out one probability, by a softmax; with
+    "binary_crossentropy" and "focal" each is judged by itself, by a sigmoid, so that there may be several birds, or
+    none. Either way, phase I and phase II have the same. ``label_smoothing``: so much of each target is spread over all
+    classes. ``secondary_labels``: "ignored" (the paper), "target" adds them to it with ``secondary_weight``, "masked"
+    leaves them out of the loss, since nobody knows in which chunks they are.
+    """
+
+    kind: Literal["categorical_crossentropy", "binary_crossentropy", "focal"] = "categorical_crossentropy"
+    focal_gamma: Positive = 2.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    secondary_labels: Literal["ignored", "target", "masked"] = "ignored"
+    secondary_weight: Annotated[float, Field(gt=0, lt=1)] = 0.3
+
+    @property
+    def activation(self) -> Literal["softmax", "sigmoid"]:
+        """Of the classifier's last layer."""
+        return "softmax" if self.kind == "categorical_crossentropy" else "sigmoid"
+
+
 class Phase(Section):
     """One training phase under Adam. The epoch limit and the early-stopping patience are ours.
 
@@ -119,11 +151,13 @@ class Comparison(Section):
     """Trained beside the model in the fourth notebook for ``epochs`` epochs, to be looked at; nothing else uses them.
 
     ``models``: custom_cnn (the paper's first check), and from_scratch (the same backbone without pretrained weights).
-    What the model itself is, is left out.
+    What the model itself is, is left out. ``by_author``: whether a logistic regression shows there, on as many folds,
+    what it does to a score to keep each recordist on one side.
     """
 
     models: tuple[Literal["custom_cnn", "from_scratch"], ...] = ("custom_cnn",)
     epochs: Count = 5
+    by_author: bool = True
 
 
 class Testing(Section):
@@ -166,7 +200,7 @@ class Compute(Section):
     mixed precision on a GPU (bfloat16 from compute capability 8.0 on, else float16 with a scaled loss) and on a TPU,
     and in float32 on a CPU; images and probabilities are float32 in any case, and so is what is saved. ``devices``
     "all" shares each training batch out to all GPUs, or TPU cores, that the backend sees, but under torch, which uses
-    one.
+    one. ``tensorboard`` writes each epoch's numbers into the run folder's ``tensorboard`` (``tensorboard --logdir``).
     """
 
     workers: Annotated[int, Field(ge=0)] = 0
@@ -175,6 +209,7 @@ class Compute(Section):
     jit: Literal["auto", "on", "off"] = "auto"
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     devices: Literal["all", "one"] = "all"
+    tensorboard: bool = False
 
 
 class Config(Section):
@@ -189,6 +224,7 @@ class Config(Section):
     augmentation: Augmentation = Augmentation()
     spectrogram: Spectrogram = Spectrogram()
     model: Model = Model()
+    loss: Loss = Loss()
     phase_1: Phase = Phase()
     phase_2: Phase = Phase(learning_rate=4e-5, batch_size=16)
     comparison: Comparison = Comparison()

@@ -1,8 +1,9 @@
 """Hold-out and folds: which recordings train, which validate, which are kept for the test.
 
-The unit that is dealt out is the *group*: recordings that must not stand on two sides. Recordings with identical
-audio are one group; with ``group_by="author"`` so are all recordings of one author. A group stays whole, also when
-it holds several labels. The rules, in the order in which they win:
+The unit that is dealt out is the *group*: recordings that must not stand on two sides. Recordings with identical audio
+are one group; with ``group_by="author"`` so are all recordings of one author, with "place" all that were made at one
+place (`birdlib.sites`). A group stays whole, also when it holds several labels. The rules, in the order in which they
+win:
 
 1. at least one group of every class is on every training side. A class with one group is always in training; a
    class with two is never in the test;
@@ -18,14 +19,18 @@ more in the test: the size of the whole test then decides.
 from __future__ import annotations
 
 import itertools
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from birdlib import chance, dealing
+from birdlib import chance, dealing, metadata, sites
+
+if TYPE_CHECKING:
+    from birdlib.settings import Splits
 
 COLUMNS = ("filename", "primary_label", "group", "split", "fold")
 
@@ -34,8 +39,61 @@ class SplitError(ValueError):
     """Recordings that cannot be split, or a split that cannot be trusted: what is wrong, with an example."""
 
 
+GroupBy = Literal["recording", "author", "place"]
+
+
+def by_settings(recordings: pd.DataFrame, data_dir: Path, settings: Splits, seed: int) -> pd.DataFrame:
+    """The splits that the settings ask for: dealt out by `make`, or `taken` from a column of the metadata, and checked.
+
+    Raises
+    ------
+    SplitError, birdlib.metadata.MetadataError
+        as those do, and if there is no such column.
+    """
+    if settings.given is None:
+        made = make(
+            recordings, settings.test_share, settings.folds, settings.group_by, seed, place_km=settings.place_km
+        )
+    else:
+        sides = metadata.column(data_dir, settings.given)
+        made = taken(recordings, sides, settings.folds, settings.group_by, place_km=settings.place_km)
+    check(made)
+    return made
+
+
+def taken(
+    recordings: pd.DataFrame, sides: pd.Series, folds: int, group_by: GroupBy = "recording", place_km: float = 1.0
+) -> pd.DataFrame:
+    """Splits as they are given, such as a benchmark's own; groups as in `make`, but nothing is dealt out.
+
+    Parameters
+    ----------
+    sides : filename -> "test", "train" (in training whatever the fold), or the number of a fold from 0.
+
+    Returns
+    -------
+    DataFrame
+        As `make` returns it.
+
+    Raises
+    ------
+    SplitError
+        for a recording without a side, or a value that is none.
+    """
+    table = _readied(recordings, group_by, place_km)
+    text = table["filename"].map(sides).astype(object)
+    text = text.where(text.notna(), "").astype(str).str.strip().str.lower()
+    number = text.map({str(fold): fold for fold in range(folds)} | {"test": -1, "train": -1})
+    if (bad := number.isna()).any():
+        raise SplitError(
+            f"splits.given={sides.name}: {table['filename'][bad].iloc[0]} has {text[bad].iloc[0]!r}: write test, "
+            f"train, or a fold from 0 to {folds - 1} (splits.folds={folds}); {bad.sum()} in all"
+        )
+    return _table(table, _components(table), (text == "test").to_numpy(), number.to_numpy(int))
+
+
 def make(
-    recordings: pd.DataFrame, test_share: float, folds: int, group_by: Literal["recording", "author"], seed: int
+    recordings: pd.DataFrame, test_share: float, folds: int, group_by: GroupBy, seed: int, place_km: float = 1.0
 ) -> pd.DataFrame:
     """Deal the recordings out: test, or one of the folds of the training split.
 
@@ -43,15 +101,18 @@ def make(
     ----------
     recordings : DataFrame
         A row a recording: ``filename`` (unique), ``primary_label``, ``audio_hash`` (recordings with the same one are
-        one group) and, for ``group_by="author"``, ``author``. A missing or blank hash or author is shared with none.
+        one group) and, for ``group_by="author"``, ``author``, for "place", ``latitude`` and ``longitude``. A missing or
+        blank hash, author or place is shared with none.
     test_share : float
         Share of each class to keep for the test, 0 to below 1. With 0 there is no test.
     folds : int
         Number of folds in the rest, 2 to 127.
-    group_by : {"recording", "author"}
+    group_by : {"recording", "author", "place"}
         What must not stand on two sides, besides identical audio.
     seed : int
         Not negative.
+    place_km : float
+        How near recordings have to be for one place, in km.
 
     Returns
     -------
@@ -68,11 +129,11 @@ def make(
     for name, value, fits in (
         ("test_share", test_share, 0 <= test_share < 1),
         ("folds", folds, 2 <= folds <= 127),
-        ("group_by", group_by, group_by in ("recording", "author")),
+        ("group_by", group_by, group_by in ("recording", "author", "place")),
     ):
         if not fits:
             raise SplitError(f"splits.{name}={value!r} is out of range")
-    table = _readied(recordings, ["audio_hash"] + ["author"] * (group_by == "author"))
+    table = _readied(recordings, group_by, place_km)
     group_of = _components(table)
     names = table["filename"].to_numpy()[np.unique(group_of, return_index=True)[1]]
     classes = pd.factorize(table["primary_label"])[0]
@@ -80,13 +141,19 @@ def make(
     draws = _draws(names, seed, 1 + folds)
     test = dealing.pick_test(counts, test_share, draws[:, 0])
     fold = dealing.pick_folds(counts, test, draws[:, 1:])
+    return _table(table, group_of, test[group_of], fold[group_of])
+
+
+def _table(table: pd.DataFrame, group_of: np.ndarray, test: np.ndarray, fold: np.ndarray) -> pd.DataFrame:
+    """The splits table from each row's group, whether it is test, and its fold."""
+    names = table["filename"].to_numpy()[np.unique(group_of, return_index=True)[1]]
     return pd.DataFrame(
         {
             "filename": table["filename"],
             "primary_label": table["primary_label"],
             "group": names[group_of],
-            "split": np.where(test[group_of], "test", "train"),
-            "fold": fold[group_of].astype(np.int8),
+            "split": np.where(test, "test", "train"),
+            "fold": fold.astype(np.int8),
         }
     )
 
@@ -195,6 +262,11 @@ def side(splits: pd.DataFrame, part: Literal["train", "validation", "test"], fol
     return splits[validating if part == "validation" else training & ~validating]
 
 
+def groups(splits: pd.DataFrame, filenames: pd.Series) -> np.ndarray:
+    """The group of each of `filenames`, which may come again: what an interval has to resample."""
+    return splits.set_index("filename")["group"].loc[filenames].to_numpy()
+
+
 def unscored(splits: pd.DataFrame, fold: int | None = None) -> list[str]:
     """The classes that a score has to leave out, for they have no recording there.
 
@@ -245,10 +317,14 @@ def _check_classes(splits: pd.DataFrame) -> None:
         raise SplitError(f"splits: class {label} has no recording on the training side of fold {only}")
 
 
-def _readied(recordings: pd.DataFrame, links: list[str]) -> pd.DataFrame:
-    """Checked and sorted by filename; `links` (what ties recordings together) with None where there is nothing."""
-    _require(recordings, ("filename", "primary_label", *links))
+def _readied(recordings: pd.DataFrame, group_by: GroupBy, place_km: float) -> pd.DataFrame:
+    """Checked and sorted by filename; then what ties recordings together, None where there is nothing."""
+    needed = {"recording": (), "author": ("author",), "place": ("latitude", "longitude")}[group_by]
+    _require(recordings, ("filename", "primary_label", "audio_hash", *needed))
     _refuse(recordings, recordings["filename"].duplicated(), "filename is there twice")
+    if group_by == "place":
+        recordings = recordings.assign(place=sites.of(recordings, place_km))
+    links = ["audio_hash"] + [group_by] * (group_by != "recording")
     table = recordings[["filename", "primary_label"]].astype(str)
     for link in links:
         text = recordings[link].astype(object).where(recordings[link].notna(), "").astype(str).str.strip()

@@ -50,6 +50,7 @@ STAGES = (
     Stage(
         "02_chunking",
         sections=("data", "audio", "chunks", "silence", "splits", "seed"),
+        data=("train_metadata.csv",),
         reads=("tables/recordings.parquet",),
         writes=("tables/chunks.parquet", "tables/audio.parquet", "tables/splits.parquet"),
     ),
@@ -60,18 +61,24 @@ STAGES = (
     ),
     Stage(
         "04_phase_1",
-        sections=(*_IMAGES, "batches", "augmentation", "model", "phase_1", "comparison", "folds", "seed"),
-        reads=("tables/recordings.parquet", "tables/chunks.parquet", "tables/splits.parquet"),
+        sections=(*_IMAGES, "batches", "augmentation", "model", "loss", "phase_1", "comparison", "folds", "seed"),
+        reads=(
+            "tables/recordings.parquet",
+            "tables/audio.parquet",
+            "tables/chunks.parquet",
+            "tables/splits.parquet",
+        ),
         writes=(
             "models/phase_1_fold_{fold}.keras",
             "history/phase_1_fold_{fold}.csv",
             "tables/validation_phase_1_fold_{fold}.parquet",
+            "models/phase_1_fold_{fold}.json",
             "metrics/04_phase_1.json",
         ),
     ),
     Stage(
         "05_phase_2",
-        sections=(*_IMAGES, "batches", "augmentation", "phase_2", "folds", "seed"),
+        sections=(*_IMAGES, "batches", "augmentation", "loss", "phase_2", "folds", "seed"),
         reads=(
             "tables/chunks.parquet",
             "tables/splits.parquet",
@@ -85,12 +92,13 @@ STAGES = (
             "models/phase_2_fold_{fold}.keras",
             "history/phase_2_fold_{fold}.csv",
             "tables/validation_phase_2_fold_{fold}.parquet",
+            "models/phase_2_fold_{fold}.json",
             "metrics/05_phase_2.json",
         ),
     ),
     Stage(
         "06_testing",
-        sections=("data", *_IMAGES, "testing", "folds", "seed"),
+        sections=("data", *_IMAGES, "loss", "testing", "folds", "seed"),
         data=(
             "sample_submission.csv",
             "traits.csv",
@@ -103,6 +111,7 @@ STAGES = (
             "tables/chunks.parquet",
             "tables/splits.parquet",
             "models/phase_2_fold_{fold}.keras",
+            "models/phase_2_fold_{fold}.json",
             "tables/validation_phase_2_fold_{fold}.parquet",
             "metrics/04_phase_1.json",
             "metrics/05_phase_2.json",

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from birdlib import baseline, chunks, classifier, evaluation, metadata, sources, splits
+from birdlib import baseline, calibration, chunks, classifier, evaluation, metadata, sources, splits
 from birdlib.standins import Noted, Readable
 
 if TYPE_CHECKING:
     from birdlib.classifier import Classifier
+    from birdlib.config import Config
     from birdlib.runs import Run
+
+
+LENGTHS_S = (10, 30, 60)  # where short recordings end, and long ones begin
 
 
 class Result(NamedTuple):
     """What the test gave.
 
-    ``labels`` is the class order. ``chunks`` holds all the test's chunks (filename, start_s, primary_label, kept),
-    silent ones included; ``truth`` int64 (chunks,) and ``probabilities`` float32 (chunks, classes), the mean over the
-    folds, are in its order. ``predictions`` is the predictions table, of kept chunks. ``broken`` are recordings that
+    ``labels`` is the class order. ``chunks`` holds all the test's chunks (filename, start_s, primary_label, group,
+    kept), silent ones included; ``truth`` int64 (chunks,) and ``probabilities`` float32 (chunks, classes), the mean
+    over the folds, are in its order; so is ``tempered``, the mean of what the folds say at their ``temperatures``
+    (`birdlib.calibration`). ``predictions`` is the predictions table, of kept chunks. ``broken`` are recordings that
     could not be read any more (filename -> reason); none of their chunks is in the tables.
     """
 
@@ -32,6 +38,8 @@ class Result(NamedTuple):
     predictions: pd.DataFrame
     by_fold: dict[int, np.ndarray]
     broken: dict[str, str]
+    temperatures: dict[int, float]
+    tempered: np.ndarray
 
     @property
     def kept(self) -> np.ndarray:
@@ -71,16 +79,19 @@ def test(run: Run, models: dict[int, Classifier]) -> Result:
     by_fold = {fold: _predict(model, reader, labels) for fold, model in models.items()}
     heard = reader.heard()
     held_out, by_fold = held_out[heard].reset_index(drop=True), {fold: said[heard] for fold, said in by_fold.items()}
-    kept, tables = held_out["kept"].to_numpy(), []
+    kept, tables, temperatures = held_out["kept"].to_numpy(), [], {}
     for fold in models:
         validation = run.read_table(f"validation_phase_2_fold_{fold}")
         tables.append(_table(validation, validation[labels].to_numpy(), labels, "validation", fold))
         tables.append(_table(held_out[kept], by_fold[fold][kept], labels, "test", fold))
+        temperatures[fold] = calibration.kept(run.path(f"models/phase_2_fold_{fold}.keras"))
     mean = np.mean(list(by_fold.values()), axis=0)
     if len(by_fold) > 1:
         tables.append(_table(held_out[kept], mean[kept], labels, "test", -1))
     truth = pd.Index(labels).get_indexer(held_out["primary_label"])
-    return Result(labels, held_out, truth, mean, pd.concat(tables, ignore_index=True), by_fold, source.broken)
+    heated = np.mean([_tempered(by_fold[fold], temperatures[fold], run.config) for fold in models], axis=0)
+    every_row = pd.concat(tables, ignore_index=True)
+    return Result(labels, held_out, truth, mean, every_row, by_fold, source.broken, temperatures, heated)
 
 
 def scores(
@@ -89,25 +100,24 @@ def scores(
     """The section ``test`` of ``metrics.json``: plain numbers, nan where a metric does not exist.
 
     `on` says what data these are, if they are not real (`birdlib.runs.Run.synthetic`). ``commonest`` is the accuracy of
-    always naming the test's commonest species; ``accuracy_interval`` a 95 % interval by recording.
+    always naming the test's commonest species. Intervals resample the split's own groups.
     """
     kept, labels = result.kept, result.labels
     truth, probabilities = result.truth[kept], result.probabilities[kept]
-    right = probabilities.argmax(axis=1) == truth
+    groups = result.chunks["group"].to_numpy()[kept]
     missing = sorted(set(labels) - set(result.chunks["primary_label"]))
     return {
         "on": on,
-        **_headline(result, kept, result.probabilities),
-        "accuracy_interval": list(evaluation.interval(right, result.chunks["filename"][kept], seed)),
+        **_headline(result, kept, result.probabilities, seed),
+        "calibration": _calibration(result),
         "commonest": float(np.bincount(truth).max() / len(truth)) if len(truth) else float("nan"),
         "baseline": {"accuracy": baseline_accuracy},
         "chance": 1 / len(labels),
         "classes": len(labels),
         "classes_without_test": missing,
-        "with_silent_chunks": _headline(result, np.ones_like(kept), result.probabilities),
-        "folds": {str(fold): _headline(result, kept, values) for fold, values in result.by_fold.items()},
-        **{name: evaluation.trait(truth, probabilities, traits[name])._asdict() for name in traits.columns},
-        "species_without_traits": traits.index[traits.isna().all(axis=1)].tolist(),
+        "with_silent_chunks": _headline(result, np.ones_like(kept), result.probabilities, seed),
+        "folds": {str(fold): _headline(result, kept, values, None) for fold, values in result.by_fold.items()},
+        **{name: _trait(truth, probabilities, traits[name], groups, seed) for name in traits.columns},
     }
 
 
@@ -127,6 +137,52 @@ def baseline_score(run: Run, result: Result) -> float:
     return evaluation.accuracy(result.truth[result.kept], predicted)
 
 
+def headline(scores: Mapping[str, Any]) -> pd.DataFrame:
+    """The headline numbers of `scores` for `birdlib.plots.with_intervals`: by chunk, then by recording."""
+    rows = {}
+    for level, unit in (("", "chunk"), ("recording_", "recording")):
+        for name, words in evaluation.HEADLINE.items():
+            value, (low, high) = scores[level + name], scores["intervals"][level + name]
+            text = f"{value:.3f} ({low:.3f} to {high:.3f})"
+            rows[f"{words}, by {unit}"] = {"value": value, "low": low, "high": high, "text": text}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def told(parts: pd.DataFrame) -> pd.DataFrame:
+    """A table of `by_length` or `by_author` for `birdlib.plots.with_intervals`."""
+    texts = [f"{row.accuracy:.0%} of {row.chunks:,} chunks, {row.recordings:,} rec." for row in parts.itertuples()]
+    return parts.rename(columns={"accuracy": "value"}).assign(text=texts)
+
+
+def by_length(result: Result, recordings: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Accuracy by chunk of short and of long recordings, as `birdlib.evaluation.by_part` gives it."""
+    of = result.chunks[result.kept]
+    length_s = of["filename"].map(recordings.set_index("filename")["duration_s"])
+    names = [f"up to {LENGTHS_S[0]} s", *(f"{low} to {high} s" for low, high in itertools.pairwise(LENGTHS_S))]
+    parts = pd.cut(length_s, [0, *LENGTHS_S, np.inf], labels=[*names, f"over {LENGTHS_S[-1]} s"])
+    return _by_part(result, parts, seed)
+
+
+def by_author(result: Result, recordings: pd.DataFrame, seed: int, most: int = 8) -> pd.DataFrame:
+    """Accuracy by chunk of the recordists with most test recordings, and of all others; as `by_length`.
+
+    There is no interval for an author whose recordings are one group, as they are in a split by author.
+    """
+    of = result.chunks[result.kept]
+    author = of["filename"].map(recordings.set_index("filename")["author"])
+    counts = of["filename"].groupby(author).nunique()
+    first = counts.sort_values(ascending=False, kind="stable").index[:most]
+    others = f"{max(len(counts) - most, 0)} others"
+    parts = author.where(author.isin(first) | author.isna(), others)
+    return _by_part(result, pd.Categorical(parts, [*first, others]), seed)
+
+
+def _by_part(result: Result, parts: pd.Series, seed: int) -> pd.DataFrame:
+    of = result.chunks[result.kept]
+    right = evaluation.ranks(result.truth[result.kept], result.probabilities[result.kept]) == 0
+    return evaluation.by_part(right, parts, of["filename"].to_numpy(), of["group"].to_numpy(), seed)
+
+
 def traits(run: Run, labels: list[str]) -> pd.DataFrame:
     """Endangered and nocturnal for the run's species."""
     return metadata.traits(labels, run.data_dir, run.config)
@@ -138,8 +194,27 @@ def members(traits: pd.DataFrame, name: str, names: Mapping[str, str]) -> str:
     return ", ".join(names.get(label, label) for label in traits.index[has]) or "none"
 
 
+def trait_row(score: Mapping[str, Any], species: str) -> dict[str, Any]:
+    """A trait's scores, out of `scores`, as a row of a table to be read."""
+    chance = score["positives"] / score["samples"] if score["samples"] else float("nan")
+
+    def told(name: str) -> str:
+        low, high = score["intervals"][name]
+        return f"{score[name]:.3f} ({low:.3f} to {high:.3f})"
+
+    return {
+        "species": species,
+        "ROC-AUC": told("roc_auc"),
+        "average precision": told("average_precision"),
+        "by chance": f"{chance:.3f}",
+        "positives": score["positives"],
+        "chunks": score["samples"],
+        "species without an entry": len(score["species_without_entry"]),
+    }
+
+
 def _of_side(chunk_table: pd.DataFrame, side: pd.DataFrame) -> pd.DataFrame:
-    return chunk_table.merge(side[["filename", "primary_label"]], on="filename").reset_index(drop=True)
+    return chunk_table.merge(side[["filename", "primary_label", "group"]], on="filename").reset_index(drop=True)
 
 
 def _predict(model: Classifier, reader: Readable, labels: list[str]) -> np.ndarray:
@@ -154,18 +229,35 @@ def _table(chunk_table: pd.DataFrame, values: np.ndarray, labels: list[str], spl
     return pd.concat([front, columns], axis=1)
 
 
-def _headline(result: Result, used: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-    truth, probabilities = result.truth[used], probabilities[used]
-    share = evaluation.accuracy(truth, probabilities)
-    if not len(truth):
-        nothing = dict.fromkeys(("accuracy", "recording_accuracy", "times_chance", "macro_roc_auc"), float("nan"))
-        return {**nothing, "chunks": 0, "recordings": 0}
-    whole = evaluation.by_recording(result.chunks["filename"][used], truth, probabilities)
+def _tempered(probabilities: np.ndarray, temperature: float, config: Config) -> np.ndarray:
+    return calibration.tempered(probabilities, temperature, config.loss.activation)
+
+
+def _headline(result: Result, used: np.ndarray, probabilities: np.ndarray, seed: int | None) -> dict[str, Any]:
+    of = result.chunks[used]
+    return evaluation.summary(result.truth[used], probabilities[used], of["filename"], of["group"], seed)
+
+
+def _calibration(result: Result) -> dict[str, Any]:
+    """The expected calibration error on the test, as it is and at the temperatures fitted on validation."""
+    truth, kept = result.truth[result.kept], result.kept
     return {
-        "accuracy": share,
-        "recording_accuracy": evaluation.accuracy(*whole),
-        "times_chance": evaluation.times_chance(share, len(result.labels)),
-        "macro_roc_auc": evaluation.macro_roc_auc(truth, probabilities),
-        "chunks": len(truth),
-        "recordings": len(whole[0]),
+        "temperatures": {str(fold): value for fold, value in result.temperatures.items()},
+        "expected_error": calibration.expected_error(truth, result.probabilities[kept]),
+        "expected_error_tempered": calibration.expected_error(truth, result.tempered[kept]),
+    }
+
+
+def _trait(
+    truth: np.ndarray, probabilities: np.ndarray, of_class: pd.Series, groups: np.ndarray, seed: int
+) -> dict[str, Any]:
+    """A trait's scores as plain numbers, with their intervals and the species that have no entry."""
+    score = evaluation.trait(truth, probabilities, of_class, groups, seed)
+    return {
+        "roc_auc": score.roc_auc.value,
+        "average_precision": score.average_precision.value,
+        "positives": score.positives,
+        "samples": score.samples,
+        "intervals": {name: list(getattr(score, name)[1:]) for name in ("roc_auc", "average_precision")},
+        "species_without_entry": of_class.index[of_class.isna()].tolist(),
     }

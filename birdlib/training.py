@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +18,7 @@ import pandas as pd
 
 from birdlib import (
     backgrounds,
+    calibration,
     chance,
     chunks,
     classifier,
@@ -26,6 +27,7 @@ from birdlib import (
     evaluation,
     features,
     layers,
+    losses,
     models,
     runs,
     sources,
@@ -33,7 +35,7 @@ from birdlib import (
     standins,
 )
 from birdlib.batches import Ahead, PlainBatches, TrainingBatches
-from birdlib.callbacks import Checkpoint, Finite, Progress, Seconds, TimeLimit
+from birdlib.callbacks import Checkpoint, Finite, Logs, Progress, Seconds, TimeLimit
 from birdlib.resume import Epochs
 from birdlib.standins import Noted, Readable
 
@@ -50,6 +52,19 @@ class Fold(NamedTuple):
     train: pd.DataFrame
     validation: pd.DataFrame
     labels: list[str]
+
+
+def fold_of(run: Run, fold: int, config: Config | None = None) -> Fold:
+    """The kept chunks of a fold's two sides, from the run's tables, by its settings or by others.
+
+    They have a column secondary_labels unless the settings' loss ignores them.
+    """
+    config = config or run.config
+    data = fold_data(run.read_table("chunks"), run.read_table("splits"), fold, config)
+    if config.loss.secondary_labels == "ignored":
+        return data
+    heard = run.read_table("recordings")[["filename", "secondary_labels"]]
+    return Fold(*(side.merge(heard, on="filename", validate="many_to_one") for side in data[:2]), data.labels)
 
 
 def fold_data(chunk_table: pd.DataFrame, split_table: pd.DataFrame, fold: int, config: Config) -> Fold:
@@ -78,12 +93,12 @@ def phase_2(run: Run, fold: int) -> dict[str, Any]:
 
 
 def _phase_1(run: Run, fold: int) -> dict[str, Any]:
-    data = fold_data(run.read_table("chunks"), run.read_table("splits"), fold, run.config)
+    data = fold_of(run, fold)
     return _phase(run, lambda: models.build(run.config, len(data.labels)), data, 1, fold)
 
 
 def _phase_2(run: Run, fold: int) -> dict[str, Any]:
-    data = fold_data(run.read_table("chunks"), run.read_table("splits"), fold, run.config)
+    data = fold_of(run, fold)
 
     def thawed() -> keras.Model:
         model = models.load(run.path(f"models/phase_1_fold_{fold}.keras"))
@@ -105,11 +120,16 @@ def _phase(run: Run, begin: Callable[[], keras.Model], data: Fold, number: int, 
         limit_s = deadline.allowance_s(run.stage.name, f"fold_{fold}", run.config)
         with device.spread(run.config):
             model, title = begin(), f"phase_{number}, fold {fold}"
-            history = train(model, data, source, run.config, settings, best, title, first, kept, limit_s)
+            logs = [Logs(run.path(f"tensorboard/{name}"))] if run.config.compute.tensorboard else []
+            history = train(model, data, source, run.config, settings, best, title, first, kept, limit_s, logs)
         predicted = predictions(models.load(best), data, source, run.config)
     standins.record(run, source.broken)
     run.write_csv(f"history/{name}.csv", history)
     run.write_table(f"validation_{name}", predicted)
+    truth = pd.Index(data.labels).get_indexer(predicted["primary_label"])
+    calibration.keep(
+        run.path(f"models/{name}.keras"), truth, predicted[data.labels].to_numpy(), run.config.loss.activation
+    )
     best_epoch = int(history["val_loss"].idxmin())
     result = {
         "val_accuracy": accuracy(predicted, data.labels),
@@ -140,6 +160,7 @@ def train(
     first_epoch: int = 0,
     kept: Epochs | None = None,
     limit_s: float | None = None,
+    more: Sequence[keras.callbacks.Callback] = (),
 ) -> pd.DataFrame:
     """Trains an image classifier under Adam, with early stopping, a learning rate that halves, and a checkpoint.
 
@@ -150,6 +171,7 @@ def train(
     best : where the classifier is saved whenever the validation loss is the lowest so far.
     first_epoch : which of the balanced epochs, whose turns go on for ever, is the first of this training.
     kept : goes on from the epoch that it has kept, and keeps each; None: neither.
+    more : callbacks besides.
     limit_s : how long ``fit`` may take; at least one batch is trained. None: as long as it takes.
 
     Returns
@@ -170,8 +192,8 @@ def train(
         if settings.feature_views:
             whole, shown, judged = _on_features(model, shown, judged, config, settings)
         training, validation = Ahead(shown, first_epoch, shards), Ahead(judged, shards=shards, judged=len(looked_at))
-        limits = [] if limit_s is None else [TimeLimit(limit_s)]
-        return _fit(whole, model, training, validation, config, settings, best, description, first_epoch, kept, limits)
+        ending = [*more, *([] if limit_s is None else [TimeLimit(limit_s)])]
+        return _fit(whole, model, training, validation, config, settings, best, description, first_epoch, kept, ending)
 
 
 def _on_features(
@@ -197,13 +219,13 @@ def _fit(
     description: str,
     first_epoch: int,
     kept: Epochs | None,
-    limits: list[TimeLimit],
+    ending: Sequence[keras.callbacks.Callback],
 ) -> pd.DataFrame:
     optimizer = keras.optimizers.Adam(settings.learning_rate)
     if device.precision(config) == "mixed_float16":  # whose small gradients would vanish
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     # Weighted: where a batch was filled up, the rows that fill it weigh nothing.
-    whole.compile(optimizer, "categorical_crossentropy", weighted_metrics=["accuracy"], jit_compile=device.jit(config))
+    whole.compile(optimizer, losses.of(config.loss), weighted_metrics=["accuracy"], jit_compile=device.jit(config))
     seconds, kept = Seconds(), kept or Epochs()
     watched = [
         seconds,
@@ -228,7 +250,7 @@ def _fit(
                     keras.callbacks.LambdaCallback(on_epoch_begin=lambda at, logs: training.begin(first_epoch + at)),
                     *watched,
                     Progress(description, settings.epochs * training.num_batches, done * training.num_batches),
-                    *limits,
+                    *ending,
                     kept,
                 ],
             )
@@ -294,7 +316,7 @@ def _compared(run: Run, name: str, own: Model) -> pd.DataFrame:
         fold = run.config.folds[0]
         settings = run.config.phase_1.model_copy(update={"epochs": run.config.comparison.epochs, "feature_views": 0})
         config = run.config.model_copy(update={"model": own, "phase_1": settings})
-        data = fold_data(run.read_table("chunks"), run.read_table("splits"), fold, config)
+        data = fold_of(run, fold, config)
         keras.utils.set_random_seed(_keras_seed(config, 1, fold))
         source = Noted(sources.open_source(run))
         with tempfile.TemporaryDirectory() as folder, device.spread(config):

@@ -138,14 +138,14 @@ run.save_figure(plots.chunk_counts(by_class, kept_by_class, names), "chunk_count
 # ## Who trains, who tests
 #
 # The unit is never the chunk: neighbouring chunks of one recording are nearly the same, and with one in training and
-# the other in the test, the score would measure memory. Whole recordings (or, with `splits.group_by=author`, all that
-# one person recorded) go to one side; recordings whose audio is identical count as one. (Figure 13. Which of the folds
-# are trained is the setting `folds`.)
+# the other in the test, the score would measure memory. Whole recordings (or, with `splits.group_by=author` or `place`,
+# all that one person recorded, or at one place) go to one side; recordings whose audio is identical count as one.
+# (Figure 13. Which of the folds are trained is the setting `folds`.)
 
 # %%
 heard = recordings[usable].assign(audio_hash=recordings["filename"].map(index.audio_hash))
 settings = run.config.splits
-split = splits.make(heard, settings.test_share, settings.folds, settings.group_by, run.config.seed)
+split = splits.by_settings(heard, run.data_dir, settings, run.config.seed)
 run.save_figure(plots.fold_sides(split), "fold_sides")
 
 # %% [markdown]

@@ -44,7 +44,7 @@ from birdlib import audio, augment, backgrounds, batches, draws, examples, layer
 from birdlib import sources, spectrogram, training
 
 run = runs.open_run("03_augmentation", config, run_dir, data_dir, overrides)
-data = training.fold_data(run.read_table("chunks"), run.read_table("splits"), run.config.folds[0], run.config)
+data = training.fold_of(run, run.config.folds[0])
 names = overview.names(run.read_table("recordings"))
 
 # %% [markdown]

@@ -42,8 +42,8 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import pandas as pd
 from IPython.display import Markdown, display
 
-from birdlib import audio, classifier, evaluation, examples, overview, paper, players, plots, runs, soundscapes
-from birdlib import spectrogram, testing
+from birdlib import audio, calibration, classifier, evaluation, examples, overview, paper, players, plots, runs
+from birdlib import soundscapes, spectrogram, testing
 
 run = runs.open_run("06_testing", config, run_dir, data_dir, overrides)
 names = overview.names(run.read_table("recordings"))
@@ -62,10 +62,18 @@ traits = testing.traits(run, result.labels)
 baseline = testing.baseline_score(run, result)
 scores = testing.scores(result, traits, baseline, run.synthetic, run.config.seed)
 rows = {"kept chunks": scores, "with silent chunks": scores["with_silent_chunks"]}
-low, high = scores["accuracy_interval"]
+low, high = scores["intervals"]["accuracy"]
 columns = ["accuracy", "recording_accuracy", "times_chance", "macro_roc_auc", "chunks", "recordings"]
 percent = {"accuracy": "{:.1%}", "recording_accuracy": "{:.1%}", "times_chance": "{:.1f}", "macro_roc_auc": "{:.3f}"}
 pd.DataFrame.from_dict(rows, orient="index")[columns].style.format(percent)
+
+# %% [markdown]
+# The same with intervals (95 %): what would have come out, had other recordings come into the test. Whole groups of the
+# split are drawn again: recordings, or all that one person made, as `splits.group_by` has it. Means over species leave
+# out those that are not in the test.
+
+# %%
+run.save_figure(plots.with_intervals(testing.headline(scores), "The test, with 95 % intervals", "score"), "headline")
 
 # %% [markdown]
 # Two answers that cost nothing, or little: always the commonest species, and a logistic regression on the mean and
@@ -128,17 +136,46 @@ run.save_figure(figure, "confused_pairs")
 players.row(sounds, run.config.audio.sample_rate_hz, columns=3)
 
 # %% [markdown]
+# ## Short recordings, long ones, and whose
+#
+# A long recording has more chunks, and in more of them the bird is silent or far; and who has much in the test has much
+# in training too, unless the split keeps people apart.
+
+# %%
+recordings = run.read_table("recordings")
+parts = {"length": testing.by_length(result, recordings, run.config.seed)}
+parts["author"] = testing.by_author(result, recordings, run.config.seed)
+for name, part in parts.items():
+    figure = plots.with_intervals(testing.told(part), f"Accuracy by {name}", "by chunk", scores["accuracy"])
+    display(run.save_figure(figure, f"by_{name}"))
+
+# %% [markdown]
+# ## As sure as it is right?
+#
+# Of the chunks to whose likeliest species it gives 80 %, eight in ten should be right. A network is mostly surer than
+# that. One number helps, the *temperature*: its logits are divided by it, which changes how sure it is and not what it
+# names. It was fitted on validation alone and lies beside each classifier; the test shows whether it helps.
+
+# %%
+says = {"as it is": result.probabilities, "at its temperature": result.tempered}
+bins = {name: calibration.reliability(result.truth[kept], values[kept]) for name, values in says.items()}
+run.save_figure(plots.reliability(bins), "reliability")
+
+# %%
+error = scores["calibration"]
+Markdown(f"""The two are apart by **{error["expected_error"]:.1%} on average as it is, and by
+{error["expected_error_tempered"]:.1%} at its temperature** (the expected calibration error).""")
+
+# %% [markdown]
 # ## Endangered? Nocturnal?
 #
 # The probability of a group of species is the sum of theirs. Such groups tend to be rare, and then the average
-# precision says more than an accuracy would: by chance it would be the share of positives.
+# precision says more than an accuracy would: by chance it would be the share of positives. With few recordings of them,
+# the intervals are wide; species without an entry are left out.
 
 # %%
-groups = {name: {"species": testing.members(traits, name, names), **scores[name]} for name in traits.columns}
-table = pd.DataFrame.from_dict(groups, orient="index").assign(
-    by_chance=lambda rows: rows["positives"] / rows["samples"]
-)
-table.style.format({"roc_auc": "{:.3f}", "average_precision": "{:.3f}", "by_chance": "{:.3f}"})
+groups = {name: testing.trait_row(scores[name], testing.members(traits, name, names)) for name in traits.columns}
+pd.DataFrame.from_dict(groups, orient="index")
 
 # %% [markdown]
 # ## Soundscapes
@@ -180,9 +217,9 @@ untested = [names[label] for label in scores["classes_without_test"]]
 Markdown(f"""## What we saw{run.synthetic}
 
 - **{scores["accuracy"]:.1%} of the test's {scores["chunks"]:,} chunks are right (95 % interval {low:.1%} to {high:.1%},
-  recordings resampled)**, {scores["times_chance"]:.1f} times chance; {scores["recording_accuracy"]:.1%} of its
-  {scores["recordings"]:,} recordings. Macro ROC-AUC {scores["macro_roc_auc"]:.3f}. With silent chunks:
-  {scores["with_silent_chunks"]["accuracy"]:.1%} of chunks.
+  groups of the split resampled)**, {scores["times_chance"]:.1f} times chance; {scores["recording_accuracy"]:.1%} of its
+  {scores["recordings"]:,} recordings. Macro ROC-AUC {scores["macro_roc_auc"]:.3f}, class-mean average precision
+  {scores["mean_average_precision"]:.3f}. With silent chunks: {scores["with_silent_chunks"]["accuracy"]:.1%} of chunks.
 - On the same test the logistic regression gets {baseline:.1%}, and always saying the commonest species {common:.1%}.
 - Most confused: {"; ".join(told) or "no two species"}.
 - Species without a test recording: {", ".join(untested) or "none"}.

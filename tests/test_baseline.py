@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from birdlib import audio, baseline
+from birdlib import audio, baseline, runs, splits, stages
 from birdlib import config as configs
 from birdlib.audio import AudioError
 from birdlib.sources import LazySource
@@ -105,3 +105,28 @@ def test_of_a_class_with_many_chunks_only_some_are_used(sides, config, monkeypat
     assert len(tested) == len(test)
     # Spread over the recordings, not the first ones.
     assert used.groupby("primary_label")["filename"].nunique().min() >= 3
+
+
+def test_folds_by_author_are_harder_where_it_is_the_author_who_is_heard(tmp_path, monkeypatch):
+    # Ten recordists with three recordings each, of two species; what is heard is the recordist and nothing else.
+    rows = [
+        (f"{'ab'[who % 2]}/{who}{number}.ogg", "ab"[who % 2], f"who{who}") for who in range(10) for number in range(3)
+    ]
+    table = pd.DataFrame(rows, columns=["filename", "primary_label", "author"]).assign(audio_hash=None)
+    run = runs.Run(tmp_path, configs.load("sample", {"splits.folds": 5, "data.dir": tmp_path}), stages.stage("04"))
+    energy = {"start_s": 0.0, "rms_relative": 1.0, "rms": 1.0, "peak": 1.0}
+    run.write_table("chunks", table[["filename"]].assign(**energy))
+    run.write_table("splits", splits.make(table, 0, 5, "recording", 0))
+    voice = 3 * np.random.default_rng(0).normal(size=(10, 60))
+    monkeypatch.setattr(
+        baseline, "features", lambda chunks, *_: voice[[int(name.split("/")[1][0]) for name in chunks["filename"]]]
+    )
+    found = baseline.by_grouping(run, table)
+    assert found.loc["recording", "accuracy"] == 1
+    assert found.loc["author", "accuracy"] < 0.75
+    difference = found.loc["difference"]
+    assert difference["accuracy"] == pytest.approx(found.loc["author", "accuracy"] - 1)
+    assert difference["low"] < difference["accuracy"] < difference["high"] < 0
+    assert found["recordings"].tolist() == [30] * 3
+    assert "By recording it gets 100.0% of 30 recordings right" in baseline.told(found)
+    assert "more than chance" in baseline.told(found)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics
 
-from birdlib import evaluation
+from birdlib import evaluation, intervals
 
 # Six samples of three classes: predicted 0, 1, 1, 1, 2, 0.
 TRUTH = np.array([0, 0, 1, 1, 2, 2])
@@ -44,6 +44,27 @@ def test_accuracy_of_nothing_does_not_exist():
     assert math.isnan(evaluation.accuracy(np.zeros(0, int), np.zeros((0, 3))))
 
 
+def test_top_5_by_hand():
+    # Ranks of the right class: 0, 1, 0, 0, 0, 1.
+    assert evaluation.ranks(TRUTH, PROBABILITIES).tolist() == [0, 1, 0, 0, 0, 1]
+    assert evaluation.top(TRUTH, PROBABILITIES, 2) == 1
+    assert math.isnan(evaluation.top(np.zeros(0, int), np.zeros((0, 3)), 5))
+
+
+@pytest.mark.parametrize("most", [1, 3, 5])
+def test_top_is_that_of_sklearn(most):
+    truth, probabilities = drawn(classes=12)
+    expected = metrics.top_k_accuracy_score(truth, probabilities, k=most, labels=range(12))
+    assert evaluation.top(truth, probabilities, most) == pytest.approx(expected, abs=1e-12)
+
+
+def test_of_equals_the_first_is_predicted_and_top_1_is_the_accuracy():
+    truth, probabilities = drawn(classes=4)
+    ties = probabilities.round(1)
+    assert evaluation.top(truth, ties, 1) == evaluation.accuracy(truth, ties)
+    assert evaluation.ranks(np.arange(3), np.full((3, 3), 1 / 3)).tolist() == [0, 1, 2]
+
+
 def test_times_chance_is_the_papers():
     # "56.82 %, 103 times chance" of 182 species
     assert round(evaluation.times_chance(0.5682, 182)) == 103
@@ -72,7 +93,9 @@ def test_by_recording_is_the_mean_that_pandas_takes():
 def test_macro_roc_auc_by_hand():
     # Class 0: positives score 0.7, 0.3, negatives 0.1, 0.2, 0.1, 0.5: 7 of 8 pairs in order. Class 1: positives 0.8,
     # 0.5; negatives 0.2, 0.6, 0.2, 0.1: 7 of 8. Class 2: positives 0.7, 0.4; negatives 0.1, 0.1, 0.1, 0.3: 8 of 8.
-    np.testing.assert_allclose(evaluation.roc_auc_by_class(TRUTH, PROBABILITIES), [7 / 8, 7 / 8, 1], atol=1e-12)
+    np.testing.assert_allclose(
+        evaluation.ranking_by_class(TRUTH, PROBABILITIES)["roc_auc"], [7 / 8, 7 / 8, 1], atol=1e-12
+    )
     assert evaluation.macro_roc_auc(TRUTH, PROBABILITIES) == pytest.approx(22 / 24, abs=1e-12)
 
 
@@ -88,7 +111,7 @@ def test_macro_roc_auc_leaves_absent_classes_out():
     present = [0, 1, 3, 4, 6]
     expected = np.mean([metrics.roc_auc_score(truth == index, probabilities[:, index]) for index in present])
     assert evaluation.macro_roc_auc(truth, probabilities) == pytest.approx(expected, abs=1e-12)
-    by_class = evaluation.roc_auc_by_class(truth, probabilities)
+    by_class = evaluation.ranking_by_class(truth, probabilities)["roc_auc"]
     assert np.flatnonzero(np.isnan(by_class)).tolist() == [2, 5]
 
 
@@ -111,17 +134,16 @@ def test_binary_by_hand():
     truth = np.array([True, False, True, False, False])
     scores = np.array([0.9, 0.8, 0.7, 0.2, 0.1])
     # Pairs in order: 3 + 2 of 6. Average precision: 1/1 at the first positive, 2/3 at the second.
-    found = evaluation.binary(truth, scores)
-    assert found.roc_auc == pytest.approx(5 / 6, abs=1e-12)
-    assert found.average_precision == pytest.approx((1 + 2 / 3) / 2, abs=1e-12)
+    found = evaluation.binary(truth, scores, list("abcde"), 0)
+    assert found.roc_auc.value == pytest.approx(5 / 6, abs=1e-12)
+    assert found.average_precision.value == pytest.approx((1 + 2 / 3) / 2, abs=1e-12)
     assert (found.positives, found.samples) == (2, 5)
 
 
 @pytest.mark.parametrize("truth", [np.zeros(4, bool), np.ones(4, bool), np.zeros(0, bool)])
 def test_binary_without_positives_or_negatives_does_not_exist(truth):
-    found = evaluation.binary(truth, np.linspace(0, 1, len(truth)))
-    assert math.isnan(found.roc_auc)
-    assert math.isnan(found.average_precision)
+    found = evaluation.binary(truth, np.linspace(0, 1, len(truth)), np.arange(len(truth)), 0)
+    assert np.isnan([*found.roc_auc, *found.average_precision]).all()
     assert (found.positives, found.samples) == (truth.sum(), len(truth))
 
 
@@ -138,24 +160,24 @@ def test_trait_sums_the_species_that_have_it_and_leaves_out_the_unknown():
             [0.4, 0.4, 0.1, 0.1],  # 0.5, negative
         ]
     )
-    found = evaluation.trait(truth, probabilities, of_class)
+    found = evaluation.trait(truth, probabilities, of_class, list("vwxyz"), 0)
     expected = metrics.roc_auc_score([1, 0, 1, 0], [0.6, 0.2, 0.3, 0.5])
     assert (found.positives, found.samples) == (2, 4)
-    assert found.roc_auc == pytest.approx(expected, abs=1e-12) == 0.75
+    assert found.roc_auc.value == pytest.approx(expected, abs=1e-12) == 0.75
     precision = metrics.average_precision_score([1, 0, 1, 0], [0.6, 0.2, 0.3, 0.5])
-    assert found.average_precision == pytest.approx(precision, abs=1e-12)
+    assert found.average_precision.value == pytest.approx(precision, abs=1e-12)
 
 
 def test_trait_that_no_species_has_does_not_exist():
-    found = evaluation.trait(TRUTH, PROBABILITIES, pd.Series([False] * 3, dtype="boolean"))
-    assert math.isnan(found.roc_auc)
+    found = evaluation.trait(TRUTH, PROBABILITIES, pd.Series([False] * 3, dtype="boolean"), range(6), 0)
+    assert math.isnan(found.roc_auc.value)
     assert (found.positives, found.samples) == (0, 6)
 
 
 def test_trait_of_which_nothing_is_known_has_no_samples():
-    found = evaluation.trait(TRUTH, PROBABILITIES, pd.Series([None] * 3, dtype="boolean"))
+    found = evaluation.trait(TRUTH, PROBABILITIES, pd.Series([None] * 3, dtype="boolean"), range(6), 0)
     assert (found.positives, found.samples) == (0, 0)
-    assert math.isnan(found.roc_auc)
+    assert math.isnan(found.roc_auc.value)
 
 
 def test_confusion_by_hand():
@@ -206,34 +228,95 @@ def test_per_class_precision_of_a_class_never_predicted_does_not_exist():
     assert table.loc["b", "recall"] == 0
 
 
-# ---- intervals
+# ---- what sums a result up
 
 
-def test_an_interval_of_independent_samples_is_the_binomials():
-    right = np.zeros(400)
-    right[:100] = 1
-    low, high = evaluation.interval(right, [str(number) for number in range(400)], seed=0)
-    half = 1.96 * np.sqrt(0.25 * 0.75 / 400)
-    assert (low, high) == pytest.approx((0.25 - half, 0.25 + half), abs=0.006)
+def test_mean_average_precision_is_that_of_sklearn_over_the_classes_that_are_there():
+    truth, probabilities = drawn(absent=(2, 5))
+    present = [0, 1, 3, 4, 6]
+    expected = [metrics.average_precision_score(truth == index, probabilities[:, index]) for index in present]
+    found = evaluation.mean_average_precision(truth, probabilities)
+    assert found == pytest.approx(np.mean(expected), abs=1e-12)
+    table = evaluation.per_class(truth, probabilities, list("abcdefg"))
+    np.testing.assert_allclose(table["average_precision"], expected, atol=1e-12)
 
 
-def test_an_interval_widens_where_samples_come_in_groups():
-    right = np.repeat(np.random.default_rng(0).integers(0, 2, 40), 10)
-    low, high = evaluation.interval(right, np.repeat(np.arange(40), 10), seed=0)
-    half = 1.96 * np.sqrt(right.mean() * (1 - right.mean()) / 40)  # as of 40 samples, not of 400
-    assert (low, high) == pytest.approx((right.mean() - half, right.mean() + half), abs=0.03)
+def test_the_headline_is_the_plain_metrics_with_an_interval_around_them():
+    truth, probabilities = drawn(samples=200, absent=(3,))
+    found = evaluation.headline(truth, probabilities, np.arange(200) // 4, seed=0, repeats=200)
+    assert found["accuracy"].value == pytest.approx(evaluation.accuracy(truth, probabilities), abs=1e-12)
+    assert found["top_5"].value == pytest.approx(evaluation.top(truth, probabilities, 5), abs=1e-12)
+    assert found["macro_roc_auc"].value == pytest.approx(evaluation.macro_roc_auc(truth, probabilities), abs=1e-12)
+    precision = evaluation.mean_average_precision(truth, probabilities)
+    assert found["mean_average_precision"].value == pytest.approx(precision, abs=1e-12)
+    for value, low, high in found.values():
+        assert low <= value <= high
+        assert low < high or value == 1
 
 
-def test_intervals_cover_the_truth_as_often_as_they_say():
-    rng, covered = np.random.default_rng(1), 0
-    for trial in range(200):
-        shares = rng.beta(2, 2, 30)  # of 30 recordings with 4 chunks each, each right with its own probability
-        right = rng.random((30, 4)) < shares[:, None]
-        low, high = evaluation.interval(right.ravel(), np.repeat(np.arange(30), 4), seed=trial, repeats=300)
-        covered += low <= 0.5 <= high
-    assert 0.88 <= covered / 200 <= 0.99
+def test_a_resample_has_the_metrics_of_the_samples_drawn():
+    truth, probabilities = drawn(samples=30, classes=3, seed=1)
+    groups = np.arange(30) // 3
+    found = evaluation.headline(truth, probabilities, groups, seed=5, repeats=60)
+    whole, plain = evaluation.macro_roc_auc(truth, probabilities), []
+    for times in intervals.resampled(groups, 5, 60):
+        again = np.repeat(np.arange(30), times)
+        plain.append(evaluation.macro_roc_auc(truth[again], probabilities[again]))
+    assert found["macro_roc_auc"][1:] == pytest.approx(intervals.limits(whole, np.array(plain), groups), abs=1e-12)
 
 
-def test_an_interval_of_nothing_and_of_one_group():
-    assert np.isnan(evaluation.interval(np.zeros(0), [], seed=0)).all()
-    assert evaluation.interval(np.array([1.0, 0.0]), ["a", "a"], seed=0) == (0.5, 0.5)
+@pytest.mark.parametrize("name", ["macro_roc_auc", "mean_average_precision"])
+def test_intervals_of_means_over_classes_cover_what_tests_of_this_size_give(name):
+    def simulated(seed, recordings=36, classes=12):
+        rng = np.random.default_rng(seed)
+        of = np.concatenate([np.arange(classes), rng.integers(classes, size=recordings - classes)])
+        heard = rng.normal(size=(recordings, classes)) + 1.5 * np.eye(classes)[of]
+        return np.repeat(of, 3), np.repeat(heard, 3, axis=0) + 0.7 * rng.normal(size=(3 * recordings, classes))
+
+    metric = getattr(evaluation, name)
+    expected = np.mean([metric(*simulated(1000 + trial)) for trial in range(200)])
+    covered = 0
+    for trial in range(100):
+        truth, scores = simulated(trial)
+        _, low, high = evaluation.headline(truth, scores, np.arange(len(truth)) // 3, trial, repeats=200)[name]
+        covered += low <= expected <= high
+    assert 0.89 <= covered / 100 <= 0.99  # where it is 0.95, it comes out at 0.91 to 0.99
+
+
+def test_the_summary_is_by_chunk_and_by_recording():
+    truth, probabilities = drawn(samples=60, classes=4)
+    names = [f"r{index // 3:02d}" for index in range(60)]
+    truth = np.repeat(truth[::3], 3)
+    found = evaluation.summary(truth, probabilities, names, names, seed=0)
+    whole = evaluation.by_recording(names, truth, probabilities)
+    assert found["recording_accuracy"] == pytest.approx(evaluation.accuracy(*whole), abs=1e-12)
+    assert found["recording_macro_roc_auc"] == pytest.approx(evaluation.macro_roc_auc(*whole), abs=1e-12)
+    assert (found["chunks"], found["recordings"], found["groups"]) == (60, 20, 20)
+    assert found["times_chance"] == pytest.approx(4 * found["accuracy"])
+    assert len(found["intervals"]) == 8
+    assert found["classes_left_out"] == 4 - len(np.unique(truth))
+    assert "intervals" not in evaluation.summary(truth, probabilities, names, names, None)
+
+
+def test_the_summary_of_nothing_is_nan():
+    found = evaluation.summary(np.zeros(0, int), np.zeros((0, 3)), [], [], 0)
+    assert np.isnan([found["accuracy"], found["recording_mean_average_precision"], *found["intervals"]["top_5"]]).all()
+    assert (found["chunks"], found["classes_left_out"]) == (0, 3)
+
+
+def test_a_trait_of_one_recording_has_no_interval():
+    truth, scores = np.array([True, True, False, False, False]), np.array([0.9, 0.4, 0.5, 0.2, 0.1])
+    alone = evaluation.binary(truth, scores, ["a", "a", "b", "c", "d"], 0)
+    assert np.isfinite(alone.roc_auc.value)
+    assert np.isnan(alone.roc_auc[1:]).all()
+    two = evaluation.binary(truth, scores, ["a", "b", "c", "d", "e"], 0)
+    assert two.roc_auc.low < two.roc_auc.value < two.roc_auc.high
+
+
+def test_parts_add_up():
+    right = np.array([1, 0, 1, 1, 0], bool)
+    parts = pd.Series(pd.Categorical(["x", "y", "x", None, "y"], ["y", "x", "z"]))
+    table = evaluation.by_part(right, parts, list("abcde"), list("abcde"), 0)
+    assert table.index.tolist() == ["y", "x"]
+    assert table["chunks"].tolist() == [2, 2]
+    assert table["accuracy"].tolist() == [0, 1]

@@ -117,6 +117,16 @@ def test_head_is_the_papers(papers):
     assert [layer.rate for layer in papers.layers if isinstance(layer, keras.layers.Dropout)] == [0.5, 0.5]
 
 
+@pytest.mark.parametrize("kind", ["binary_crossentropy", "focal"])
+def test_where_each_class_is_judged_by_itself_a_sigmoid_ends_the_head_and_starts_at_chance(kind):
+    config = small("custom_cnn", **{"loss.kind": kind})
+    model = models.build(config, 8)
+    assert model.layers[-1].activation is keras.activations.sigmoid
+    model.layers[-1].kernel.assign(keras.ops.zeros_like(model.layers[-1].kernel))
+    found = model.predict_on_batch(np.zeros((1, *config.image_shape), np.float32))
+    np.testing.assert_allclose(found, 1 / 8, rtol=1e-5)
+
+
 def test_convnext_gets_the_image_as_it_is_and_normalises_it_itself(papers):
     # Only for three channels does it; at one it silently would not.
     assert [type(layer).__name__ for layer in papers.layers[:2]] == ["InputLayer", "Functional"]

@@ -20,16 +20,17 @@ LINES = 360
 # The rooms from top to bottom: a module imports only from those after it.
 WITH_KERAS = (
     *("cli", "cli_kaggle", "cli_settings", "kaggle_push", "kernels", "kaggle_session", "kaggle_wheels", "wheel"),
-    *("series", "testing", "soundscapes", "training", "resume", "callbacks", "features", "models", "device", "batches"),
-    *("layers", "layers_wave", "layers_mel", "layers_image"),
+    *("sweeps", "series", "testing", "soundscapes", "training", "resume", "callbacks", "features", "losses", "models"),
+    *("device", "batches", "layers", "layers_wave", "layers_mel", "layers_image"),
 )
 WITHOUT_KERAS = (
-    *("classifier", "archive", "epochs", "baseline", "examples", "evaluation", "paper", "draws", "augment"),
-    *("backgrounds", "standins", "sources", "splits", "dealing", "chunks", "ration", "store", "pcm", "spectrogram"),
-    *("sample", "songs", "ogg", "check", "overview", "metadata", "audio", "parallel", "players"),
-    *("plots", "plots_results", "plots_training", "plots_chunks", "plots_sound", "plots_data", "plots_style"),
-    *("runs", "parameters", "competition", "stages", "writing", "kaggle_places", "deadline"),
-    *("config", "settings", "settings_augmentation", "settings_section", "chance"),
+    *("classifier", "archive", "targets", "epochs", "folds", "baseline", "examples", "evaluation", "calibration"),
+    *("intervals", "paper", "draws", "augment", "backgrounds", "standins", "sources", "splits", "dealing", "sites"),
+    *("chunks", "ration", "store", "pcm", "spectrogram", "sample", "songs", "ogg", "check", "overview", "metadata"),
+    *("audio", "parallel", "players", "plots", "plots_results", "plots_scores", "plots_training", "plots_chunks"),
+    *("plots_sound", "plots_data", "plots_style", "runs_table", "runs", "parameters", "competition", "stages"),
+    *("writing", "kaggle_places", "deadline", "config", "settings", "settings_augmentation", "settings_section"),
+    "chance",
 )
 ORDER = WITH_KERAS + WITHOUT_KERAS
 # What is imported against the order, within the one function that loads it.

@@ -111,7 +111,7 @@ def _others() -> dict[str, plots.Figure]:
         "learning_rate": plots.learning_rate(_history(30)),
         "learning_rate, phases": plots.learning_rate(_phases(12, 20)),
         "learning_rate, one epoch": plots.learning_rate(_history(1)),
-        "fold_scores": plots.fold_scores(pd.Series([0.55, 0.61, 0.58, 0.6], index=list("0123"))),
+        "folds": plots.folds({}, pd.Series([0.55, 0.61, 0.58, 0.6], index=list("0123"))),
         "comparison": plots.comparison(scores, 1 / 182, "Accuracy"),
         "comparison, near 1": plots.comparison(scores + 0.39, 0.5, "ROC-AUC"),
         "comparison, intervals": plots.comparison(
@@ -594,13 +594,24 @@ def test_confused_species_lie_side_by_side():
     assert [abs(place[one] - place[other]) for one, other in ((0, 7), (3, 11), (5, 2))] == [1, 1, 1]
 
 
-def test_fold_scores_and_their_mean():
-    figure = plots.fold_scores(pd.Series({"0": 0.5, "1": 0.7, "2": np.nan}))
-    axes = figure.axes[0]
-    assert [bar.get_width() for bar in axes.patches] == [0.5, 0.7]
-    assert [text.get_text() for text in axes.texts] == ["50.0%", "70.0%"]
-    assert axes.get_lines()[0].get_xdata()[0] == pytest.approx(0.6)
-    assert "mean 60.0% (dashed), standard deviation 14.1%; 1 without a score left out" in _title(figure)
+def test_folds_their_mean_and_their_spread():
+    histories = {"0": _history(3), "1": _history(5)}
+    histories["1"]["val_loss"] += 0.5
+    figure = plots.folds(histories, pd.Series({"0": 0.5, "1": 0.7, "2": np.nan}))
+    losses, accuracies, ends = figure.axes
+    *each, mean = losses.get_lines()
+    assert [len(line.get_xdata()) for line in each] == [3, 5]
+    expected = [line.get_ydata()[:3] for line in each]
+    np.testing.assert_allclose(mean.get_ydata()[:3], np.mean(expected, axis=0))
+    np.testing.assert_allclose(mean.get_ydata()[3:], each[1].get_ydata()[3:])  # where only one is still training
+    assert len(accuracies.get_lines()) == 3
+    points, line = ends.get_lines()
+    np.testing.assert_allclose(points.get_xydata(), [[0.5, 0], [0.7, 1]])
+    assert line.get_xdata()[0] == pytest.approx(0.6)
+    band = ends.patches[0].get_extents()
+    assert band.width > 0
+    assert "2 folds: accuracy 60.0% on average (dashed), standard deviation 14.1%" in _title(figure)
+    assert "1 without a score left" in _title(figure)
 
 
 def test_cells_hold_the_shares_of_their_rows():
@@ -722,7 +733,7 @@ def test_nothing_to_show_is_a_figure_too(nothing):
         plots.energies(nothing, 0.1, "rms"),
         plots.per_class(table),
         plots.dropped_by_measure(nothing.to_frame("rms")),
-        plots.fold_scores(nothing),
+        plots.folds({}, nothing),
         plots.comparison(nothing),
         plots.fold_sides(_splits(["a"], 3).head(len(nothing))),
         plots.ranking(nothing.fillna(0), "Recordists", "recordings"),

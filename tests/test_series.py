@@ -411,7 +411,7 @@ def test_a_pretrained_backbone_is_frozen_compared_and_fine_tuned_over_folds(tiny
         *("phase_1_fold_0.csv", "phase_1_fold_1.csv", "phase_1_custom_cnn.csv", "phase_1_from_scratch.csv"),
     }
     assert (folder / "figures" / "04_comparison.png").exists()
-    assert (folder / "figures" / "05_fold_scores.png").exists()
+    assert (folder / "figures" / "05_folds.png").exists()
     metrics = json.loads((folder / "metrics.json").read_text())
     # Fine-tuned, all is trained but the statistics of batch normalisation and the whole of the backbone's.
     assert metrics["phase_1"]["parameters"]["frozen"] > 3_228_864

@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from birdlib import splits
+from birdlib.metadata import MetadataError
+from birdlib.settings import Splits
 
 METADATA = Path(__file__).parents[2] / "shared/data/birdclef2023/train_metadata.csv"
 
@@ -511,3 +513,78 @@ def test_what_two_sides_share_is_counted_by_hand():
     assert table.loc["pieces of identical audio"].tolist() == [0, 1, 0]  # c and d: `make` would have put them together
     assert table.loc["recordists"].tolist() == [1, 1, 0]
     assert table.columns.tolist() == ["training and validation", "training and test", "validation and test"]
+
+
+# ---- by place, and as given
+
+
+def test_recordings_of_one_place_stand_on_one_side():
+    recordings = recordings_of({"a": 12, "b": 12})
+    recordings["latitude"] = [10 + 0.5 * (row // 3) for row in range(24)]
+    recordings["longitude"] = [76 + 0.001 * (row % 3) for row in range(24)]
+    recordings.loc[[5, 6], "latitude"] = np.nan
+    table = splits.make(recordings, 0.2, 2, "place", 0)
+    splits.check(table)
+    side = side_of(table)
+    for _, names in recordings.dropna().groupby("latitude")["filename"]:
+        assert side[names].nunique() == 1
+    assert table["group"].nunique() == 8 + 2
+    far = splits.make(recordings, 0.2, 2, "place", 0, place_km=0.01)
+    assert far["group"].nunique() == 24
+
+
+@pytest.fixture
+def benchmark(tmp_path):
+    """A data folder whose metadata say who trains and who tests, and its recordings."""
+    recordings = recordings_of({"a": 6, "b": 6})
+    given = ["test", "0", "1", "Train", "0", "1"] * 2
+    recordings[["filename", "primary_label"]].assign(part=given).to_csv(tmp_path / "train_metadata.csv", index=False)
+    return tmp_path, recordings, given
+
+
+def given_by(folder, recordings, **settings):
+    return splits.by_settings(recordings, folder, Splits(**{"folds": 2, "given": "part", **settings}), 0)
+
+
+def test_splits_are_taken_as_given(benchmark):
+    folder, recordings, given = benchmark
+    table = given_by(folder, recordings.iloc[:-1])  # one of them could not be read
+    assert len(table) == 11
+    expected = {"test": ("test", -1), "0": ("train", 0), "1": ("train", 1), "Train": ("train", -1)}
+    for row, side in zip(table.itertuples(), given, strict=False):
+        assert (row.split, row.fold) == expected[side]
+    assert table["fold"].dtype == np.int8
+    assert (table["group"] == table["filename"]).all()
+
+
+def test_given_splits_that_leak_are_refused(benchmark):
+    folder, recordings, _ = benchmark
+    with pytest.raises(splits.SplitError, match="its group is on two sides"):
+        given_by(folder, recordings.assign(author="anna"), group_by="author")
+    recordings.loc[[0, 1], "audio_hash"] = "same"
+    with pytest.raises(splits.SplitError, match="its group is on two sides: a/XC0000"):
+        given_by(folder, recordings)
+
+
+@pytest.mark.parametrize("bad", ["2", "fold 1", "", "0.5"])
+def test_a_side_that_is_none_is_named(benchmark, bad):
+    folder, recordings, given = benchmark
+    recordings[["filename", "primary_label"]].assign(part=[bad, *given[1:]]).to_csv(
+        folder / "train_metadata.csv", index=False
+    )
+    with pytest.raises(splits.SplitError, match=rf"splits.given=part: a/XC00000.ogg has '{bad}'.*0 to 1.*1 in all"):
+        given_by(folder, recordings)
+
+
+def test_a_column_that_is_not_there_is_named(benchmark):
+    folder, recordings, _ = benchmark
+    with pytest.raises(MetadataError, match="lacks the column 'kind'"):
+        given_by(folder, recordings, given="kind")
+
+
+def test_by_settings_deals_out_what_make_does(benchmark):
+    folder, recordings, _ = benchmark
+    pd.testing.assert_frame_equal(
+        given_by(folder, recordings, given=None, test_share=0.2, group_by="author"),
+        splits.make(recordings, 0.2, 2, "author", 0),
+    )

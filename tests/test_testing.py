@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from birdlib import chunks, splits, testing, training
+from birdlib import calibration, chunks, splits, testing, training, writing
 from birdlib import config as configs
 from birdlib.classifier import Classifier
 
@@ -30,6 +30,7 @@ def with_validation(run):
         front = data.validation[["filename", "start_s", "primary_label"]]
         said = dict(zip(data.labels, np.float32([0.7, 0.1, 0.1, 0.1]), strict=True))
         run.write_table(f"validation_phase_2_fold_{fold}", front.assign(**said))
+        writing.write_json(run.path(f"models/phase_2_fold_{fold}.json"), {"temperature": 2.0 + fold})
     return run
 
 
@@ -100,6 +101,46 @@ def test_scores_agree_with_scikit_learn(run, result):
     # tinbir1 is Vulnerable; tinbir2 and tinbir3 are nocturnal by one source or the other.
     assert scores["endangered"]["positives"] == (truth == 0).sum()
     assert scores["nocturnal"]["positives"] == np.isin(truth, [1, 2]).sum()
+    assert scores["nocturnal"]["species_without_entry"] == []
+    precisions = [
+        sk.average_precision_score(truth == index, result.probabilities[kept][:, index]) for index in np.unique(truth)
+    ]
+    assert scores["mean_average_precision"] == pytest.approx(np.mean(precisions))
+    assert scores["top_5"] == scores["recording_top_5"] == 1  # of four
+
+
+def test_intervals_resample_the_splits_groups(run, result):
+    split = run.read_table("splits").set_index("filename")
+    assert (split.loc[result.chunks["filename"], "group"].to_numpy() == result.chunks["group"]).all()
+    scores = testing.scores(result, testing.traits(run, result.labels), 0.5)
+    assert scores["groups"] == result.chunks["group"][result.kept].nunique()
+    for name, (low, high) in scores["intervals"].items():
+        assert low <= scores[name] <= high
+
+
+def test_temperatures_are_validations_and_each_folds_own(result):
+    assert result.temperatures == {0: 2.0, 1: 3.0}
+    tempered = calibration.tempered(result.by_fold[0], 2.0, "softmax")
+    np.testing.assert_allclose(result.tempered, (tempered + 0.25) / 2, atol=1e-6)
+    kept = result.kept
+    scores = testing.scores(result, pd.DataFrame(index=result.labels), 0.5)["calibration"]
+    expected = calibration.expected_error(result.truth[kept], result.tempered[kept])
+    assert scores["expected_error_tempered"] == pytest.approx(expected)
+    assert scores["temperatures"] == {"0": 2.0, "1": 3.0}
+
+
+def test_results_by_length_and_author_hold_every_kept_chunk(run, result):
+    recordings = run.read_table("recordings")
+    lengths = testing.by_length(result, recordings, 0)
+    assert lengths.index.tolist() == ["up to 10 s"]  # none of the tiny recordings is longer
+    assert lengths["chunks"].sum() == result.kept.sum()
+    authors = testing.by_author(result, recordings, 0, most=1)
+    assert authors["chunks"].sum() == result.kept.sum()
+    of = recordings.set_index("filename")["author"].loc[result.chunks["filename"][result.kept].unique()].value_counts()
+    assert authors["recordings"].iloc[0] == of.iloc[0]
+    assert authors.index[-1].endswith("others")
+    right = result.probabilities[result.kept].argmax(axis=1) == result.truth[result.kept]
+    assert np.average(authors["accuracy"], weights=authors["chunks"]) == pytest.approx(right.mean())
 
 
 def test_without_a_test_there_are_no_scores(tiny_config, tmp_path, start_run):

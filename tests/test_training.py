@@ -171,6 +171,45 @@ def test_training_learns(fold, tiny_data, tmp_path):
     assert history["val_accuracy"].iloc[-1] > 0.7
 
 
+@pytest.mark.parametrize("kind", ["binary_crossentropy", "focal"])
+def test_training_learns_by_other_losses_too(kind, fold, tiny_data, tmp_path):
+    config = tiny(tiny_data, **{"augmentation.strength": 0, "loss.kind": kind, "loss.label_smoothing": 0.02})
+    keras.utils.set_random_seed(0)
+    history = train(linear(config, 4), fold, config, tmp_path / "best.keras", learning_rate=0.03, epochs=12)
+    assert history["val_loss"].iloc[-1] < 0.7 * history["val_loss"].iloc[0]
+    assert history["val_accuracy"].iloc[-1] > 0.7
+
+
+@pytest.mark.parametrize("choice", ["target", "masked"])
+def test_secondary_labels_reach_the_loss(choice, tables, tiny_data, tmp_path):
+    # Every recording names all other species as being in the background.
+    config = tiny(tiny_data, **{"loss.secondary_labels": choice, "loss.secondary_weight": 0.5})
+    run = runs.Run(tables, config, stages.stage("04"))
+    data = training.fold_of(run, 0)
+    everyone = [side.assign(secondary_labels=[data.labels] * len(side)) for side in data[:2]]
+    uniform = keras.Model(images := keras.Input(config.image_shape), _uniform(images))
+    history = train(uniform, training.Fold(*everyone, data.labels), config, tmp_path / "best.keras", epochs=1)
+    # Where all others are masked, nothing is left to tell apart; a uniform guess costs log 4 whatever is asked for.
+    assert history["val_loss"].iloc[0] == pytest.approx({"masked": 0, "target": np.log(4)}[choice], abs=1e-4)
+
+
+def _uniform(images):
+    pooled = keras.layers.GlobalAveragePooling2D()(images)
+    return keras.layers.Dense(4, kernel_initializer="zeros", activation="softmax", trainable=False)(pooled)
+
+
+def test_a_runs_chunks_have_their_recordings_secondary_labels_where_they_count(tables, config, tiny_data):
+    assert "secondary_labels" not in training.fold_of(runs.Run(tables, config, stages.stage("04")), 0).train
+    other = tiny(tiny_data, **{"loss.secondary_labels": "masked"})
+    data = training.fold_of(runs.Run(tables, other, stages.stage("04")), 0)
+    both = pd.concat([data.train, data.validation]).drop_duplicates("filename")
+    told = both[both["secondary_labels"].map(len) > 0]
+    assert 0 < len(told) < len(both)
+    assert told["filename"].str.endswith("2.ogg").all()  # the third recording of each species names the next one
+    for row in told.itertuples():
+        assert list(row.secondary_labels) == [data.labels[(data.labels.index(row.primary_label) + 1) % 4]]
+
+
 @pytest.mark.parametrize("phase", [1, 2])
 def test_a_phase_saves_the_image_classifier_of_its_best_epoch(trained, fold, config, phase):
     run, *results = trained
@@ -252,7 +291,7 @@ def trainings(quick, monkeypatch):
     """Phases that train nothing: the description and the first epoch of each training that there would have been."""
     asked = []
 
-    def pretend(model, data, source, config, settings, best, description, first_epoch=0):
+    def pretend(model, data, source, config, settings, best, description, first_epoch=0, limit_s=None, more=()):
         asked.append((description, first_epoch))
         model.save(best)
         return pd.DataFrame({"epoch": range(settings.epochs), "val_loss": 1.0})
@@ -282,6 +321,23 @@ def test_a_training_that_breaks_leaves_no_model(new_run, config, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         training.phase_1(run, 0)
     assert not list((run.dir / "models").iterdir())
+
+
+def test_epochs_are_logged_for_tensorboard_where_that_is_set(new_run, tiny_data, quick):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = new_run("logged", tiny(tiny_data, **{"compute.tensorboard": True, "phase_1.epochs": 2}))
+    training.phase_1(run, 0)
+    history = pd.read_csv(run.dir / "history/phase_1_fold_0.csv")
+    for side, prefix in (("training", ""), ("validation", "val_")):
+        events = EventAccumulator(str(run.dir / "tensorboard/phase_1_fold_0" / side)).Reload()
+        for name in ("loss", "accuracy"):
+            logged = events.Scalars(name)
+            assert [event.step for event in logged] == [0, 1]
+            np.testing.assert_allclose([event.value for event in logged], history[prefix + name], rtol=1e-5)
+    without = new_run("without", tiny(tiny_data, **{"phase_1.epochs": 1}))
+    training.phase_1(without, 0)
+    assert not (without.dir / "tensorboard").exists()
 
 
 # --- the callbacks ---------------------------------------------------------------------------------------------------

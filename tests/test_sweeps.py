@@ -1,0 +1,128 @@
+"""Sweeps, with a series that runs no notebook: what each run gets, what it takes over, and what one failure costs."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from birdlib import config as configs
+from birdlib import runs, runs_table, series, stages, sweeps
+from birdlib.stages import STAGES
+
+RATES = [("phase_1.learning_rate", "1e-3"), ("phase_1.learning_rate", "3e-4")]
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Runs that write what their stages should, a line each: which stages of which folder were run."""
+    done = []
+
+    def pretend(config, data_dir, folder, overrides):
+        settled = runs.settle(folder, config, data_dir, overrides)
+        runs.keep_settings(folder, settled)
+        for one in STAGES:
+            if runs.is_current(one, settled, folder):
+                continue
+            done.append((folder.name, one.name[:2]))
+            if float(settled.phase_2.learning_rate) > 1 and one.name == "05_phase_2":
+                raise series.SeriesError("05_phase_2 stopped: the loss is not a number")
+            run = runs.Run(folder, settled, one)
+            for name in stages.files(one.writes, settled):
+                run.path(name).write_text(json.dumps({"made_by": folder.name}))
+            run.path(f"notebooks/{one.name}.ipynb").write_text("{}")
+            run.path(f"figures/{one.name[:2]}_some.png").write_text("a figure")
+            run.record_errors({f"{one.name}.ogg": "broken"})
+            run.finish()
+        return folder
+
+    monkeypatch.setattr(series, "run", pretend)
+    return done
+
+
+def stages_of(asked, name):
+    return [number for folder, number in asked if folder == name]
+
+
+def test_each_sweep_adds_a_value_and_every_combination_is_a_run():
+    found = sweeps.combinations([*RATES, ("seed", "0"), ("seed", "1")])
+    assert list(found) == [
+        f"phase_1.learning_rate={rate},seed={seed}" for rate in ("1e-3", "3e-4") for seed in ("0", "1")
+    ]
+    assert found["phase_1.learning_rate=3e-4,seed=1"] == {"phase_1.learning_rate": "3e-4", "seed": "1"}
+
+
+def test_names_are_safe_for_folders():
+    (name,) = sweeps.combinations([("model.weights", "../some where/w.h5")])
+    assert name == "model.weights=.._some_where_w.h5"
+    with pytest.raises(sweeps.SweepError, match="the same value twice"):
+        sweeps.combinations([("seed", "1"), ("seed", "1")])
+
+
+def test_stages_with_the_same_fingerprint_are_run_once(asked, tiny_data, tmp_path):
+    folders = sweeps.run(RATES, "sample", tiny_data, tmp_path / "sweep")
+    one, other = folders
+    assert stages_of(asked, one.name) == ["01", "02", "03", "04", "05", "06"]
+    assert stages_of(asked, other.name) == ["04", "05", "06"]
+    assert json.loads((other / "tables" / "splits.parquet").read_text()) == {"made_by": one.name}
+    assert (other / "figures" / "02_some.png").exists()
+    assert (other / "notebooks" / "02_chunking.ipynb").exists()
+    errors = pd.read_parquet(other / "tables" / "errors.parquet")
+    assert errors["stage"].tolist() == [stage.name for stage in STAGES]
+    assert configs.load(other / "config.yaml").phase_1.learning_rate == 3e-4
+    # What is taken over is the folder's own: to lose the other one costs nothing.
+    settled = configs.load(other / "config.yaml")
+    assert all(runs.is_current(stage, settled, other) for stage in STAGES)
+
+
+def test_the_same_sweep_again_runs_nothing(asked, tiny_data, tmp_path):
+    sweeps.run(RATES, "sample", tiny_data, tmp_path / "sweep")
+    before = list(asked)
+    sweeps.run(RATES, "sample", tiny_data, tmp_path / "sweep")
+    assert asked == before
+    sweeps.run([*RATES, ("phase_1.learning_rate", "1e-4")], "sample", tiny_data, tmp_path / "sweep")
+    assert {name for name, _ in asked[len(before) :]} == {"phase_1.learning_rate=1e-4"}
+
+
+def test_a_run_that_fails_does_not_stop_the_others_and_is_tried_again(asked, tiny_data, tmp_path):
+    swept = [("phase_2.learning_rate", value) for value in ("9", "1e-4")]
+    for _ in range(2):
+        with pytest.raises(sweeps.SweepError, match=r"1 of 2 runs failed.*\n  phase_2.learning_rate=9: 05_phase_2 st"):
+            sweeps.run(swept, "sample", tiny_data, tmp_path / "sweep")
+    assert stages_of(asked, "phase_2.learning_rate=1e-4") == ["05", "06"]
+    assert stages_of(asked, "phase_2.learning_rate=9") == ["01", "02", "03", "04", "05", "05"]
+
+
+def test_what_cannot_be_run_is_said_before_anything_runs(asked, tiny_data, tmp_path):
+    with pytest.raises(configs.ConfigError, match="learning_rat"):
+        sweeps.run([("phase_1.learning_rat", "1")], "sample", tiny_data, tmp_path / "sweep")
+    with pytest.raises(configs.ConfigError, match=r"phase_1\.learning_rate"):
+        sweeps.run([*RATES, ("phase_1.learning_rate", "-1")], "sample", tiny_data, tmp_path / "sweep")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("base: sample\n")
+    with pytest.raises(sweeps.SweepError, match="is a run folder itself"):
+        sweeps.run(RATES, "sample", tiny_data, tmp_path / "run")
+    assert asked == []
+
+
+# ---- the table of runs
+
+
+def test_runs_are_listed_with_the_settings_that_differ_and_their_results(asked, tiny_data, tmp_path):
+    folders = sweeps.run(RATES, "sample", tiny_data, tmp_path / "sweep")
+    for folder, accuracy in zip(folders, (0.5, 0.75), strict=True):
+        test = {"accuracy": accuracy, "intervals": {"accuracy": [accuracy - 0.1, accuracy + 0.1]}, "chunks": 12}
+        (folder / "metrics.json").write_text(json.dumps({"test": test, "phase_1": {"val_accuracy": None}}))
+    (tmp_path / "sweep" / "broken" / "stages").mkdir(parents=True)
+    (tmp_path / "sweep" / "broken" / "config.yaml").write_text("base: nothing\n")
+    found = runs_table.find(tmp_path)
+    assert [folder.name for folder in found] == ["broken", *sorted(folder.name for folder in folders)]
+    table = runs_table.table(found, tmp_path)
+    assert [column for column in table if "." in column] == ["phase_1.learning_rate"]
+    row = table.loc["sweep/phase_1.learning_rate=3e-4"]
+    assert (row["phase_1.learning_rate"], row["test"], row["interval"]) == (3e-4, 0.75, "0.650 to 0.850")
+    assert row["finished"] == "06_testing"
+    assert "which preset it starts from" in table.loc["sweep/broken", "problem"]
+
+
+def test_a_folder_without_runs_has_none(tmp_path):
+    assert runs_table.find(tmp_path) == []
