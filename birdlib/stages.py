@@ -90,7 +90,7 @@ STAGES = (
     ),
     Stage(
         "06_testing",
-        sections=("data", *_IMAGES, "testing", "folds", "seed"),
+        sections=("data", *_IMAGES, "testing", "soundscapes", "folds", "seed"),
         data=(
             "sample_submission.csv",
             "traits.csv",

@@ -19,11 +19,12 @@ LINES = 360
 
 # The rooms from top to bottom: a module imports only from those after it.
 WITH_KERAS = (
-    *("cli", "series", "testing", "soundscapes", "training", "callbacks", "features", "models", "device", "batches"),
+    *("cli", "series", "export", "testing", "training", "callbacks", "features", "models", "device", "batches"),
     *("layers", "layers_wave", "layers_mel", "layers_image"),
 )
 WITHOUT_KERAS = (
-    *("classifier", "epochs", "baseline", "examples", "evaluation", "paper", "draws", "augment", "backgrounds"),
+    *("predicting", "kept", "formats", "detections", "recorders", "soundscapes", "classifier", "exported", "runtimes"),
+    *("epochs", "baseline", "examples", "evaluation", "paper", "draws", "augment", "backgrounds"),
     *("sources", "splits", "dealing", "chunks", "ration", "store", "pcm", "spectrogram", "sample", "songs", "ogg"),
     *("overview", "metadata", "audio", "parallel", "players", "plots", "plots_results", "plots_training"),
     *("plots_chunks", "plots_sound", "plots_data", "plots_style", "runs", "stages", "writing"),
@@ -50,7 +51,9 @@ def test_importing_the_package_loads_nothing_heavy():
     assert run(code).split("\n") == ["False False", "loaded: []", ""]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["sample", "--help"], ["run", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["sample", "--help"], ["run", "--help"], ["predict", "--help"], ["--version"]]
+)
 def test_help_loads_nothing_heavy(arguments):
     code = f"""
 import sys

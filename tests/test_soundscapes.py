@@ -27,7 +27,7 @@ def scenes(tmp_path):
 
 
 def test_windows_stand_side_by_side_and_the_last_is_padded(scenes):
-    windows = soundscapes.windows(scenes / "test_soundscapes" / "soundscape_7.wav", CONFIG)
+    windows = np.stack(list(soundscapes.Windows(scenes / "test_soundscapes" / "soundscape_7.wav", CONFIG)))
     assert windows.shape == (3, 160_000)
     assert windows.dtype == np.int16
     assert windows[0].std() > 2000
