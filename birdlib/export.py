@@ -127,7 +127,7 @@ def for_predicting(run_dir: Path) -> Path:
 def _write(run: Run, folder: Path, format: str, precision: str) -> list[Parity]:
     split_table = run.read_table("splits")
     labels = splits.labels(split_table)
-    names, parities, activation = [], [], ""
+    names, parities, temperatures, activation = [], [], [], ""
     for place, fold in enumerate(run.config.folds):
         name = f"model_{place}{runtimes.SUFFIXES[format]}"
         model = models.load(run.path(f"models/phase_2_fold_{fold}.keras"))
@@ -137,6 +137,7 @@ def _write(run: Run, folder: Path, format: str, precision: str) -> list[Parity]:
             _quantise(folder / name, format, run, fold)
         parities.append(_checked(model, folder / name, format, precision, run, fold, labels))
         names.append(name)
+        temperatures.append(exported.temperature(run.path(f"models/phase_2_fold_{fold}.keras")))
     about = {
         "birdlib": birdlib.__version__,
         "format": format,
@@ -144,7 +145,7 @@ def _write(run: Run, folder: Path, format: str, precision: str) -> list[Parity]:
         "models": names,
         "made_from": {str(fold): digest(run.path(f"models/phase_2_fold_{fold}.keras")) for fold in run.config.folds},
         "activation": activation,
-        "temperature": (run.metrics().get("calibration") or {}).get("temperature") or 1.0,
+        "temperatures": temperatures,
         "parity": {str(fold): each._asdict() for fold, each in zip(run.config.folds, parities, strict=True)},
         "synthetic": bool(run.synthetic),
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,7 +42,7 @@ class Exported(NamedTuple):
     @property
     def identity(self) -> str:
         """A digest of what it computes, the same for a copy of the folder."""
-        told = {name: self.about.get(name) for name in ("format", "precision", "made_from", "temperature")}
+        told = {name: self.about.get(name) for name in ("format", "precision", "made_from", "temperatures")}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -89,9 +90,26 @@ def _of_run(folder: Path) -> Exported:
     models = [f"models/phase_2_fold_{fold}.keras" for fold in config.folds]
     _require(folder, ["tables/recordings.parquet", "tables/splits.parquet", *models], "run the series to notebook 05")
     recordings, split_table = (pd.read_parquet(folder / f"tables/{name}.parquet") for name in ("recordings", "splits"))
-    about = {"format": "keras", "precision": "f32", "models": models, "temperature": 1.0, "activation": "softmax"}
+    about = {"format": "keras", "precision": "f32", "models": models}
+    about["temperatures"] = [temperature(folder / name) for name in models]
+    about["activation"] = _activation(folder / models[0])
     about["made_from"] = {str(fold): digest(folder / name) for fold, name in zip(config.folds, models, strict=True)}
     return Exported(folder, about, config, species(recordings, split_table, splits.labels(split_table)))
+
+
+def temperature(model: Path) -> float:
+    """The calibration temperature that lies beside a saved classifier; 1, which changes nothing, where none does."""
+    return float(read_json(model.with_suffix(".json")).get("temperature", 1.0))
+
+
+def _activation(path: Path) -> str:
+    """The last activation of a saved classifier, read without Keras: the file is a zip with the layers as JSON."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            layers = json.loads(file.read("config.json"))["config"]["layers"]
+        return next(layer["config"]["activation"] for layer in layers if layer["config"]["name"] == "probabilities")
+    except (zipfile.BadZipFile, KeyError, StopIteration) as error:
+        raise ExportError(f"{path} is not a saved classifier ({error or type(error).__name__})") from None
 
 
 def _require(folder: Path, names: list[str], advice: str) -> None:

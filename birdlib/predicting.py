@@ -51,7 +51,7 @@ class Options:
     sample : the ``sample_submission.csv`` whose columns a submission takes; None: the one beside the recordings.
     budget_minutes : stop hearing then; a submission is filled up with class priors. None: go on to the end.
     workers : processes (0: one a core); it changes the speed and nothing else.
-    runtime : "auto", "openvino" or "onnxruntime".
+    runtime : "auto", "openvino", "onnxruntime"; or "keras", of run folders.
     """
 
     format: str = "table"

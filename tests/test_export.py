@@ -1,14 +1,18 @@
 """Exporting: what is written is checked against Keras, and a folder of it is all that predicting needs."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import venv
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import birdlib
 from birdlib import classifier, export, exported, runtimes, splits
 
 pytest.importorskip("openvino", reason="birdlib[runtime] is not installed")
@@ -99,7 +103,7 @@ print([name for name in ("keras", "tensorflow", "jax", "torch") if name in sys.m
 def test_a_temperature_divides_the_logits(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     about = json.loads((copy / "export.json").read_text())
-    (copy / "export.json").write_text(json.dumps({**about, "temperature": 2.0}))
+    (copy / "export.json").write_text(json.dumps({**about, "temperatures": [2.0]}))
     logits = np.log(classifier.load(folder).predict(images(3)).astype(np.float64))
     expected = np.exp(logits / 2) / np.exp(logits / 2).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(classifier.load(copy).predict(images(3)), expected, atol=1e-5)
@@ -109,6 +113,34 @@ def test_a_temperature_after_a_sigmoid():
     logits = np.array([[-3.0, 0.5], [2.0, 4.0]])
     tempered = classifier.tempering(1.5, "sigmoid")(1 / (1 + np.exp(-logits)))
     np.testing.assert_allclose(tempered, 1 / (1 + np.exp(-logits / 1.5)), rtol=1e-6)
+
+
+def test_a_run_folder_is_read_as_if_it_were_one(run_dir, folder):
+    found, made = exported.read(run_dir), exported.read(folder)
+    assert (found.about["format"], found.about["activation"]) == ("keras", "softmax")
+    assert found.about["made_from"] == made.about["made_from"]
+    pd.testing.assert_frame_equal(found.species, made.species)
+    assert classifier.load(run_dir).runtime == "Keras"
+    with pytest.raises(runtimes.WrongRuntimeError, match="onnxruntime does not run Keras models: export"):
+        classifier.load(run_dir, runtime="onnxruntime")
+
+
+def test_a_runs_own_temperature_goes_along(run_dir, tmp_path):
+    copy = shutil.copytree(run_dir, tmp_path / "run")
+    (copy / "models/phase_2_fold_0.json").write_text('{"temperature": 3.0}')
+    logits = np.log(by_keras(run_dir, images(2)).astype(np.float64))
+    expected = np.exp(logits / 3) / np.exp(logits / 3).sum(axis=1, keepdims=True)
+    export.export(copy, tmp_path / "out")
+    for folder in (copy, tmp_path / "out"):
+        np.testing.assert_allclose(classifier.load(folder).predict(images(2)), expected, atol=1e-5)
+
+
+def test_a_run_is_exported_once_for_predicting(run_dir, tmp_path, monkeypatch):
+    copy = shutil.copytree(run_dir, tmp_path / "run")
+    made = export.for_predicting(copy)
+    assert made == copy / "exports/openvino_f32"
+    monkeypatch.setattr(export, "export", lambda *_: pytest.fail("it was there already"))
+    assert export.for_predicting(copy) == made
 
 
 # ---- the check
@@ -193,3 +225,82 @@ def test_the_fastest_runtime_installed_is_taken(monkeypatch, here, chosen):
     monkeypatch.setattr(runtimes, "installed", lambda package: "1.0" if package in here else None)
     assert runtimes.choose("onnx", "f32") == chosen
     assert runtimes.choose("onnx", "f32", "onnxruntime") == "onnxruntime"
+
+
+# ---- other formats and precisions
+
+
+def test_bfloat16_is_close(run_dir, folder, tmp_path):
+    export.export(run_dir, tmp_path / "out", "openvino", "bf16")
+    found = classifier.load(tmp_path / "out")
+    assert found.runtime.endswith("bf16")
+    np.testing.assert_allclose(found.predict(images(2)), classifier.load(folder).predict(images(2)), atol=0.03)
+
+
+@pytest.mark.slow
+def test_int8_is_close(run_dir, folder, tmp_path, monkeypatch):
+    pytest.importorskip("nncf", reason="birdlib[export] is not installed")
+    monkeypatch.setattr(export, "CALIBRATION_CHUNKS", 8)
+    monkeypatch.setitem(export.TOLERANCES, "int8", export.Tolerance(0.1, 0.0, 1.0))  # its weights are random
+    export.export(run_dir, tmp_path / "out", "openvino", "int8")
+    assert (tmp_path / "out/model_0.bin").stat().st_size < 0.6 * (folder / "model_0.bin").stat().st_size
+    np.testing.assert_allclose(
+        classifier.load(tmp_path / "out").predict(images(2)), classifier.load(folder).predict(images(2)), atol=0.1
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["f32", "int8"])
+def test_onnx_is_written_through_torch(run_dir, folder, tmp_path, precision):
+    for package in ("torch", "onnxscript", "onnxruntime"):
+        if not runtimes.installed(package):
+            pytest.skip(f"{package} of birdlib[export] is not installed")
+    code = "from birdlib import export; export.TOLERANCES['int8'] = export.Tolerance(0.1, 0.0, 1.0); "
+    code += f"from pathlib import Path; export.export(Path({str(run_dir)!r}), Path('out'), 'onnx', {precision!r})"
+    environment = {**os.environ, "KERAS_BACKEND": "torch"}
+    subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, check=True, capture_output=True)
+    found = classifier.load(tmp_path / "out", runtime="onnxruntime")
+    atol = 1e-4 if precision == "f32" else 0.1
+    np.testing.assert_allclose(found.predict(images(2)), classifier.load(folder).predict(images(2)), atol=atol)
+
+
+def test_onnx_under_another_backend_says_what_to_do(run_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(runtimes, "required", lambda module, extra: None)
+    monkeypatch.setattr(export.keras.backend, "backend", lambda: "tensorflow")
+    with pytest.raises(exported.ExportError, match="ONNX is written through torch: set KERAS_BACKEND=torch"):
+        export.export(run_dir, tmp_path / "out", "onnx", "f32")
+
+
+# ---- an environment without Keras
+
+
+@pytest.fixture(scope="module")
+def without_keras(tmp_path_factory):
+    """The Python of an environment that has all that this one has, but Keras and the backends."""
+    folder = tmp_path_factory.mktemp("without_keras") / "env"
+    venv.create(folder, with_pip=False, symlinks=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    for place in (Path(one) for one in sys.path if Path(one).name == "site-packages"):
+        for entry in place.iterdir():
+            gone = entry.name.lower().startswith(("keras", "tensorflow", "jax", "torch", "_birdlib", "__editable__"))
+            if not (gone or entry.suffix == ".pth" or (packages / entry.name).exists()):
+                (packages / entry.name).symlink_to(entry)
+    (packages / "birdlib").unlink(missing_ok=True)
+    (packages / "birdlib").symlink_to(Path(birdlib.__file__).parent)
+    return folder / "bin" / "python"
+
+
+@pytest.mark.slow
+def test_predicting_where_there_is_no_keras(folder, without_keras, tiny_data, tmp_path):
+    gone = subprocess.run([without_keras, "-c", "import keras"], capture_output=True, text=True, check=False)
+    assert "No module named 'keras'" in gone.stderr
+    code = "from birdlib.cli import main; main()"
+    arguments = ["predict", tiny_data, "--model", folder, "--out", tmp_path / "out", "--format", "submission"]
+    done = subprocess.run(
+        [without_keras, "-c", code, *arguments], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "out/submission.csv")
+    assert table["row_id"].tolist() == ["soundscape_1_5", "soundscape_1_10"]
+    assert table.shape[1] == 5
+    np.testing.assert_allclose(table.iloc[:, 1:].sum(axis=1), 1, atol=1e-4)

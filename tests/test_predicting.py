@@ -40,7 +40,7 @@ def model(tmp_path_factory):
     species = pd.DataFrame({"primary_label": LABELS, "common_name": ["Low Bird", "Mid\tBird", "High Bird"]})
     species = species.assign(scientific_name=["Avis ima", "Avis media", "Avis summa"], share=[0.5, 0.3, 0.2])
     about = {"format": "openvino", "precision": "f32", "models": ["model_0.xml"], "made_from": {"0": "x"}}
-    exported.write(folder, {**about, "temperature": 1.0, "activation": "sigmoid"}, CONFIG, species)
+    exported.write(folder, {**about, "temperatures": [1.0], "activation": "sigmoid"}, CONFIG, species)
     return folder
 
 
