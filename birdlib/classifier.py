@@ -1,8 +1,9 @@
-"""A saved classifier -> probabilities. Keras is loaded when a Keras model is, and not before."""
+"""A saved classifier -> probabilities, by the fastest runtime there is. Keras is loaded with a Keras model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm.auto import tqdm
 
-from birdlib import spectrogram
+from birdlib import exported, runtimes, spectrogram
+from birdlib.runtimes import Outputs
 
 if TYPE_CHECKING:
     from birdlib.config import Config
@@ -23,10 +25,21 @@ class Classifier:
     ----------
     predict : float32 images (batch, n_mels, frames, 3) -> probabilities (batch, classes).
     config : the settings that the images are made by.
+    labels : the classes, in order, where the model comes with them.
+    runtime : what computes it, in words.
+    outputs : images -> probabilities and embeddings, where the model gives those too.
     """
 
-    def __init__(self, predict: Callable[[np.ndarray], np.ndarray], config: Config) -> None:
+    def __init__(
+        self,
+        predict: Callable[[np.ndarray], np.ndarray],
+        config: Config,
+        labels: Sequence[str] = (),
+        runtime: str = "a function",
+        outputs: Callable[[np.ndarray], Outputs] | None = None,
+    ) -> None:
         self.predict, self.config = predict, config
+        self.labels, self.runtime, self.outputs = list(labels), runtime, outputs
 
     def probabilities(self, audio: Sequence[np.ndarray]) -> np.ndarray:
         """A batch of chunks, each int16 or float (samples,) -> float32 (batch, classes)."""
@@ -38,31 +51,42 @@ class Classifier:
 
         Chunks are read and turned into images while the model is at work; a batch is all that memory holds.
         """
-        size = self.config.compute.predict_batch_size
-        batches = [range(first, min(first + size, count)) for first in range(0, count, size)]
         results: list[np.ndarray] = []
-
-        def images(rows: range) -> np.ndarray:
-            return np.stack(spectrogram.images(map(read, rows), self.config))
-
-        with ThreadPoolExecutor(1) as pool, tqdm(total=count, desc=description, unit="chunk", mininterval=1.0) as bar:
-            ahead = pool.submit(images, batches[0]) if batches else None
-            for place, rows in enumerate(batches):
-                batch = ahead.result()
-                ahead = pool.submit(images, batches[place + 1]) if place + 1 < len(batches) else None
-                results.append(np.asarray(self.predict(batch), np.float32))
-                bar.update(len(rows))
+        with tqdm(total=count, desc=description, unit="chunk", mininterval=1.0) as bar:
+            for images in self.batches(map(read, range(count))):
+                results.append(np.asarray(self.predict(images), np.float32))
+                bar.update(len(images))
         return np.concatenate(results) if results else np.zeros((0, 0), np.float32)
+
+    def batches(self, sounds: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Images of sounds, each (samples,), in batches; the next batch is made while the caller is at work on one."""
+        size, left = self.config.compute.predict_batch_size, iter(sounds)
+
+        def images() -> list[np.ndarray]:
+            return spectrogram.images(itertools.islice(left, size), self.config)
+
+        with ThreadPoolExecutor(1) as pool:
+            ahead = pool.submit(images)
+            while batch := ahead.result():
+                ahead = pool.submit(images)
+                yield np.stack(batch)
 
 
 def average(classifiers: Sequence[Classifier]) -> Classifier:
     """The mean of several classifiers of the same classes and settings; the images are made once."""
+    first = classifiers[0]
+    if len(classifiers) == 1:
+        return first
+    runtime = " and ".join(dict.fromkeys(one.runtime for one in classifiers))
     return Classifier(
-        lambda images: np.mean([one.predict(images) for one in classifiers], axis=0), classifiers[0].config
+        lambda images: np.mean([one.predict(images) for one in classifiers], axis=0),
+        first.config,
+        first.labels,
+        f"{runtime}, the mean of {len(classifiers)}",
     )
 
 
-def of_keras(model, config: Config) -> Classifier:
+def of_keras(model, config: Config, labels: Sequence[str] = ()) -> Classifier:
     """A classifier from a Keras model in memory."""
 
     def predict(images: np.ndarray) -> np.ndarray:
@@ -71,11 +95,89 @@ def of_keras(model, config: Config) -> Classifier:
         padded = np.pad(images, ((0, max(0, full - len(images))), (0, 0), (0, 0), (0, 0)))
         return np.asarray(model.predict_on_batch(padded))[: len(images)]
 
-    return Classifier(predict, config)
+    return Classifier(predict, config, labels, "Keras")
 
 
-def load(path: Path, config: Config) -> Classifier:
-    """A classifier that training saved as ``.keras``. Raises `birdlib.models.ModelError`."""
+def load(path: Path, config: Config | None = None, runtime: str = "auto", threads: int = 0) -> Classifier:
+    """A classifier from a file or a folder; its ``runtime`` says what computes it.
+
+    Parameters
+    ----------
+    path : a ``.keras`` file that training saved, a folder that `birdlib export` wrote, or a run folder. Of a folder,
+        all its models are averaged.
+    config : the settings that a ``.keras`` file was trained with; a folder holds its own.
+    runtime : of an export, "openvino" or "onnxruntime"; "auto": the fastest that is installed and runs it.
+    threads : of an export, how many threads compute; 0: one a core.
+
+    Raises
+    ------
+    birdlib.models.ModelError, birdlib.exported.ExportError
+        if the path holds no such thing.
+    birdlib.runtimes.MissingExtraError
+        if no runtime for the folder is installed.
+    """
+    if Path(path).is_dir():
+        return _of_folder(exported.read(Path(path)), runtime, threads)
+    if config is None:
+        raise exported.ExportError(f"{path} is no folder that birdlib export wrote")
     from birdlib import models
 
     return of_keras(models.load(path), config)
+
+
+def runtime_of(found: exported.Exported, wanted: str = "auto") -> str:
+    """What `load` would compute a folder's models by, in words. Raises as it does."""
+    if found.about["format"] == "keras":
+        if wanted not in ("auto", "keras"):
+            raise runtimes.WrongRuntimeError(f"{wanted} does not run Keras models: export {found.folder} first")
+        return "Keras"
+    chosen = runtimes.choose(found.about["format"], found.about["precision"], wanted)
+    return f"{chosen} {runtimes.installed(chosen)}, {found.about['precision']}"
+
+
+def _of_folder(found: exported.Exported, wanted: str, threads: int) -> Classifier:
+    about, labels, name = found.about, found.species["primary_label"].tolist(), runtime_of(found, wanted)
+    made = []
+    for path, temperature in zip(found.models, about["temperatures"], strict=True):
+        temper = tempering(temperature, about["activation"])
+        if about["format"] == "keras":
+            from birdlib import models
+
+            made.append(_tempered(of_keras(models.load(path), found.config, labels), temper))
+        else:
+            chosen = runtimes.choose(about["format"], about["precision"], wanted)
+            session = runtimes.open_session(path, chosen, about["precision"], threads)
+            made.append(_of_session(session, temper, found.config, labels, name))
+    return average(made)
+
+
+def _tempered(one: Classifier, temper: Callable[[np.ndarray], np.ndarray]) -> Classifier:
+    return Classifier(lambda images: temper(one.predict(images)), one.config, one.labels, one.runtime)
+
+
+def _of_session(session: runtimes.Session, temper, config: Config, labels: list[str], name: str) -> Classifier:
+    def outputs(images: np.ndarray) -> Outputs:
+        found = session(images)
+        return found._replace(probabilities=temper(found.probabilities))
+
+    return Classifier(lambda images: outputs(images).probabilities, config, labels, name, outputs)
+
+
+def tempering(temperature: float, activation: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Divides the logits behind float32 probabilities (batch, classes) by a calibration temperature.
+
+    After a softmax that is ``p ** (1 / temperature)``, scaled to a sum of 1 again; after a sigmoid the same of p and
+    1 - p, class by class. A temperature of 1 changes nothing, not even by rounding.
+    """
+    if temperature == 1:
+        return lambda probabilities: probabilities
+
+    def softmax(probabilities: np.ndarray) -> np.ndarray:
+        powers = np.power(probabilities, 1 / temperature)
+        return powers / powers.sum(axis=1, keepdims=True)
+
+    def sigmoid(probabilities: np.ndarray) -> np.ndarray:
+        yes, no = (np.power(each, 1 / temperature) for each in (probabilities, 1 - probabilities))
+        return yes / (yes + no)
+
+    return {"softmax": softmax, "sigmoid": sigmoid}[activation]

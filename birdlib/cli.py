@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -121,6 +122,74 @@ def check(
         raise typer.Exit(2) from None
     _tell(found, csv)
     raise typer.Exit(0 if found.clean(strict) else 1)
+
+
+@app.command()
+def export(
+    run_dir: Annotated[Path, typer.Option(help="Run folder whose fifth notebook is done.")],
+    out: Annotated[Path, typer.Option(help="Folder to write: missing, empty, or an earlier export.")],
+    format: Annotated[str, typer.Option(help="openvino, or onnx (through torch).")] = "openvino",
+    precision: Annotated[str, typer.Option(help="f32, bf16 (openvino) or int8.")] = "f32",
+) -> None:
+    """Write a run's classifier as a folder that predicts without Keras, once it was checked against Keras."""
+    if format == "onnx":
+        os.environ.setdefault("KERAS_BACKEND", "torch")
+    from birdlib import export as module
+
+    for found in module.export(run_dir, out, format, precision):
+        print(
+            f"checked on {found.chunks} chunks: largest difference {found.difference:.2g}, top-1 agreement "
+            f"{found.agreement:.1%}, macro ROC-AUC {found.roc_auc:.4f} (Keras {found.roc_auc_keras:.4f})"
+        )
+    print(f"exported classifier: {out}")
+
+
+@app.command()
+def predict(
+    audio: Annotated[list[Path], typer.Argument(metavar="AUDIO|FOLDER...", help="Recordings, and folders of them.")],
+    model: Annotated[list[Path], typer.Option(help="Folder of birdlib export, or run folder; again to average.")],
+    out: Annotated[Path, typer.Option(help="Folder to write. A stopped prediction goes on in its folder.")],
+    format: Annotated[str, typer.Option(help="submission, table, raven or audacity.")] = "table",
+    threshold: Annotated[float, typer.Option(help="Least probability of a detection.")] = 0.5,
+    top_k: Annotated[int | None, typer.Option(help="At most so many species in a window.")] = None,
+    species: Annotated[Path | None, typer.Option(help="Text file of the labels to keep, one a line.")] = None,
+    merge: Annotated[bool, typer.Option(help="Make windows side by side one detection.")] = True,
+    step: Annotated[float | None, typer.Option(help="Seconds between windows. [default: their length]")] = None,
+    neighbours: Annotated[float | None, typer.Option(help="Weight of each neighbouring window, 0 to 0.5.")] = None,
+    file_mean: Annotated[float | None, typer.Option(help="Weight of the recording's mean, 0 to 1.")] = None,
+    parquet: Annotated[bool, typer.Option("--parquet", help="The table as Parquet, not CSV.")] = False,
+    embeddings: Annotated[bool, typer.Option("--embeddings", help="Keep the features of every window.")] = False,
+    sample: Annotated[Path | None, typer.Option(help="sample_submission.csv. [default: beside the audio]")] = None,
+    budget_minutes: Annotated[float | None, typer.Option(help="Stop then, and fill up with class priors.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes; 0: one a core.", min=0)] = 0,
+    runtime: Annotated[str, typer.Option(help="auto (the fastest installed), openvino, onnxruntime, keras.")] = "auto",
+) -> None:
+    """Hear recordings of any length, and write a submission, a table, Raven selections or Audacity labels."""
+    from birdlib import predicting
+
+    choice = predicting.choice(threshold, top_k, species, merge)
+    smoothing = {"step_s": step, "neighbours": neighbours, "file_mean": file_mean}
+    options = predicting.Options(format, choice, parquet, embeddings, sample, budget_minutes, workers, runtime)
+    models = [_fastest(one, runtime) for one in model]
+    config = predicting.together(models, {name: value for name, value in smoothing.items() if value is not None})
+    try:
+        summary = predicting.predict(audio, models, out, config, options)
+    except KeyboardInterrupt:
+        print("birdlib: stopped; the same command goes on after the recordings it has heard", file=sys.stderr)
+        raise typer.Exit(130) from None
+    print("\n".join(summary.lines()))
+
+
+def _fastest(model: Path, runtime: str) -> Path:
+    """A run folder's own export, made the first time, where OpenVINO is installed; else the folder as it is."""
+    from birdlib import exported, runtimes
+
+    if exported.is_export(model) or runtime not in ("auto", "openvino") or not runtimes.installed("openvino"):
+        return model
+    exported.read(model)  # a folder that is none is said to be none before anything is loaded
+    from birdlib import export
+
+    return export.for_predicting(model)
 
 
 def main() -> None:

@@ -49,6 +49,11 @@ def load(name_or_file: str | Path = "paper", overrides: Mapping[str, Any] | str 
     return _override(_override(load(base), values, str(path)), mapping(overrides), "overrides")
 
 
+def override(config: Config, values: Mapping[str, Any]) -> Config:
+    """`config` with some dotted keys changed. Raises `ConfigError` as `load` does."""
+    return _override(config, values, "overrides")
+
+
 def dump(config: Config) -> str:
     """The whole of the settings as YAML that `load` reads back to an equal tree."""
     return yaml.safe_dump({"base": "paper", **config.model_dump(mode="json")}, sort_keys=False)

@@ -136,9 +136,10 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
 def gain_interval(before: pd.DataFrame, after: pd.DataFrame, groups: Sequence[str], seed: int) -> tuple[float, float]:
     """95 % interval of the gain in accuracy by chunk from one classifier to another, on the same chunks.
 
-    ``groups`` (chunks,): the split's group of each, as `birdlib.splits.groups` gives it.
+    ``groups`` (chunks,): the split's group of each of ``before``, as `birdlib.splits.groups` gives it.
     """
-    before, after = _of_both(before, after)
+    before, after = _of_both(before.assign(_group=np.asarray(groups)), after)
+    groups = before.pop("_group")
     gain = right(after).to_numpy(float) - right(before).to_numpy(float)
     return intervals.of_mean(gain, groups, seed)
 

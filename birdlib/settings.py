@@ -174,6 +174,19 @@ class Testing(Section):
     baseline_chunks: Count = 128
 
 
+class Soundscapes(Section):
+    """How a long recording becomes rows of a chunk's length. All ours; the defaults change no probability.
+
+    Windows of a chunk's length begin every ``step_s`` (null: a chunk's length, so that none overlap), and a row is the
+    mean of those that overlap it. ``neighbours`` is what each of the two rows beside it then weighs in a row,
+    ``file_mean`` what the mean of the recording weighs.
+    """
+
+    step_s: Annotated[float, Field(ge=0.2)] | None = None
+    neighbours: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    file_mean: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
 class Sources(Section):
     """Where the samples of a chunk come from whenever it is read. This changes the speed, and nothing else. All ours.
 
@@ -229,6 +242,7 @@ class Config(Section):
     phase_2: Phase = Phase(learning_rate=4e-5, batch_size=16)
     comparison: Comparison = Comparison()
     testing: Testing = Testing()
+    soundscapes: Soundscapes = Soundscapes()
     sources: Sources = Sources()
     compute: Compute = Compute()
     folds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
@@ -257,6 +271,8 @@ class Config(Section):
             raise ValueError("spectrogram: fmin_hz < fmax_hz <= audio.sample_rate_hz / 2 must hold")
         if self.chunk_samples < max(self.chunks.energy_frame, self.spectrogram.n_fft):
             raise ValueError("chunks.length_s: a chunk is shorter than spectrogram.n_fft or chunks.energy_frame")
+        if (self.soundscapes.step_s or 0) > self.chunks.length_s:
+            raise ValueError("soundscapes.step_s: above chunks.length_s, what lies between two windows goes unheard")
         return self
 
     @property
@@ -268,6 +284,11 @@ class Config(Section):
     def step_samples(self) -> int:
         """Distance between the starts of two chunks in samples."""
         return self.chunk_samples - round(self.chunks.overlap_s * self.audio.sample_rate_hz)
+
+    @property
+    def window_step_samples(self) -> int:
+        """Distance between the starts of two windows of a soundscape in samples."""
+        return round((self.soundscapes.step_s or self.chunks.length_s) * self.audio.sample_rate_hz)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

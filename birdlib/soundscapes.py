@@ -1,20 +1,32 @@
-"""Soundscapes: long recordings -> a row of probabilities every five seconds -> ``submission.csv``."""
+"""Soundscapes: recordings of any length -> a row of probabilities every five seconds -> ``submission.csv``.
+
+A recording is heard in windows of a chunk's length, which begin every ``soundscapes.step_s`` and may overlap. Rows are
+as long, side by side; a row's probabilities are the mean of the windows that overlap it, each weighing as much as it
+overlaps. With a step of a chunk's length, a row is a window. Recordings are read from front to back: memory holds a
+batch of windows, however long they are.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
-from birdlib import audio
+from birdlib import audio, evaluation
 
 if TYPE_CHECKING:
     from birdlib.classifier import Classifier
     from birdlib.config import Config
 
-SUFFIXES = (".ogg", ".wav", ".flac", ".mp3")
+SUFFIXES = (".ogg", ".wav", ".flac", ".mp3", ".opus", ".oga", ".aif", ".aiff", ".w64", ".rf64", ".caf", ".au")
+# What is left of a recording beyond its last window is no window of its own if it is shorter: decoding and resampling
+# may leave a sample too many.
+REST_S = 0.1
 
 
 class Soundscapes(NamedTuple):
@@ -22,6 +34,18 @@ class Soundscapes(NamedTuple):
 
     paths: list[Path]
     folder: str
+
+
+class Heard(NamedTuple):
+    """What a classifier makes of one recording, in rows of a chunk's length.
+
+    ``values`` float32 (rows, classes); ``duration_s`` of the recording; ``embeddings`` float32 (rows, features), where
+    they are asked for.
+    """
+
+    values: np.ndarray
+    duration_s: float
+    embeddings: np.ndarray | None = None
 
 
 class Predictions(NamedTuple):
@@ -34,50 +58,123 @@ class Predictions(NamedTuple):
 def find(data_dir: Path, config: Config) -> Soundscapes:
     """All of ``test_soundscapes/``; a few of ``unlabeled_soundscapes/`` where that is empty, as it is on Kaggle."""
     for folder, limit in (("test_soundscapes", None), ("unlabeled_soundscapes", config.testing.unlabeled_soundscapes)):
-        paths = sorted(path for path in (data_dir / folder).glob("*") if path.suffix.lower() in SUFFIXES)[:limit]
+        paths = sorted(path for path in (data_dir / folder).glob("*") if is_audio(path))[:limit]
         if paths:
             return Soundscapes(paths, folder)
     return Soundscapes([], "")
 
 
-def windows(path: Path, config: Config) -> np.ndarray:
-    """A soundscape cut into windows side by side: int16 (windows, samples), the last one zero-padded.
+def is_audio(path: Path) -> bool:
+    """Whether a file's name says that it is audio; those that macOS hides beside it ("._x.wav") do not."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def count(samples: int, step: int, config: Config) -> int:
+    """Windows of a recording of so many samples that begin every `step` samples: they reach its end, and no further.
+
+    One at least, however short the recording, unless it is empty.
+    """
+    rest = samples - config.chunk_samples - round(REST_S * config.audio.sample_rate_hz)
+    return 1 + max(0, math.ceil(rest / step)) if samples else 0
+
+
+class Windows:
+    """A recording's windows from front to back, each int16 (samples,), the last zero-padded; to be gone over once.
+
+    ``samples`` is how many samples have been read so far. Going over them raises `birdlib.audio.AudioError` when it
+    comes to what cannot be read, and if there is no audio at all in the file.
+    """
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self.path, self.config, self.samples = path, config, 0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        length, step = self.config.chunk_samples, self.config.window_step_samples
+        held, given = np.zeros(0, np.int16), 0
+        for block in audio.blocks(self.path, self.config.audio.sample_rate_hz):
+            held, self.samples = np.concatenate([held, audio.to_int16(block)]), self.samples + len(block)
+            while len(held) >= length:
+                yield held[:length]
+                held, given = held[step:], given + 1
+        if not self.samples:
+            raise audio.AudioError(f"{self.path}: holds no audio")
+        if given < count(self.samples, step, self.config):
+            yield np.pad(held, (0, length - len(held)))
+
+
+def averaged(values: np.ndarray, rows: int, config: Config) -> np.ndarray:
+    """Windows (windows, anything) -> rows (rows, anything): the mean of those that overlap it, by their overlap."""
+    length, step = config.chunk_samples, config.window_step_samples
+    if step == length:
+        return values[:rows]
+    starts, made = step * np.arange(len(values)), np.empty((rows, *values.shape[1:]), values.dtype)
+    for row in range(rows):
+        first, last = np.searchsorted(starts, [(row - 1) * length + 1, (row + 1) * length])
+        weights = length - np.abs(starts[first:last] - row * length)
+        made[row] = np.average(values[first:last], axis=0, weights=weights)
+    return made
+
+
+def smoothed(values: np.ndarray, neighbours: float, file_mean: float) -> np.ndarray:
+    """Rows (rows, classes) of one recording, each drawn towards those beside it and then to the recording's mean.
+
+    Parameters
+    ----------
+    neighbours : share of each of the two rows beside it, 0 to 0.5; at an end, the row itself stands in.
+    file_mean : share of the mean over the recording, 0 to 1.
+    """
+    if neighbours and len(values):
+        before, after = np.concatenate([values[:1], values[:-1]]), np.concatenate([values[1:], values[-1:]])
+        values = (1 - 2 * neighbours) * values + neighbours * (before + after)
+    if file_mean and len(values):
+        values = (1 - file_mean) * values + file_mean * values.mean(axis=0, keepdims=True)
+    return values.astype(np.float32, copy=False)
+
+
+def hear(path: Path, classifier: Classifier, config: Config, embeddings: bool = False) -> Heard:
+    """One recording as the settings want it: in windows, averaged to rows, smoothed.
 
     Raises
     ------
     birdlib.audio.AudioError
-        if it cannot be read, or holds nothing.
+        if it cannot be read to its end.
     """
-    length = config.chunk_samples
-    samples = audio.to_int16(audio.read(path, config.audio.sample_rate_hz))
-    if not len(samples):
-        raise audio.AudioError(f"{path}: holds no samples")
-    return np.pad(samples, (0, -len(samples) % length)).reshape(-1, length)
+    found = Windows(path, config)
+    compute = classifier.outputs if embeddings else classifier.predict
+    parts = [compute(images) for images in classifier.batches(found)]
+    rows = count(found.samples, config.chunk_samples, config)
+    values, features = zip(*parts, strict=True) if embeddings else (parts, None)
+    settings = config.soundscapes
+    said = smoothed(averaged(np.concatenate(values), rows, config), settings.neighbours, settings.file_mean)
+    made = averaged(np.concatenate(features), rows, config) if embeddings else None
+    return Heard(said, found.samples / config.audio.sample_rate_hz, made)
 
 
 def predict(paths: list[Path], classifier: Classifier, labels: list[str], config: Config) -> Predictions:
-    """Probabilities of every window of every soundscape; a file that cannot be read is listed and left out.
+    """Probabilities of every row of every soundscape; a file that cannot be read is listed and left out.
 
     Returns
     -------
-    table : row_id (``soundscape_<id>_<end second>``), filename, start_s (float64), then float32 columns `labels`.
+    table : as `rows` gives it, one recording after the other.
     """
     tables, problems = [], {}
-    for path in paths:
+    for path in tqdm(paths, desc="soundscapes", unit="file", mininterval=1.0):
         try:
-            found = windows(path, config)
+            tables.append(rows(path, hear(path, classifier, config).values, labels, config))
         except audio.AudioError as error:
             problems[f"{path.parent.name}/{path.name}"] = str(error).removeprefix(f"{path}: ")
-            continue
-        probabilities = classifier.over(len(found), found.__getitem__, path.name)
-        start_s = np.arange(len(found)) * config.chunks.length_s
-        table = pd.DataFrame(probabilities.reshape(-1, len(labels)), columns=labels)
-        table.insert(0, "row_id", [row_id(path, start + config.chunks.length_s) for start in start_s])
-        table.insert(1, "filename", path.name)
-        table.insert(2, "start_s", start_s)
-        tables.append(table)
     nothing = pd.DataFrame(columns=["row_id", "filename", "start_s", *labels])
     return Predictions(pd.concat(tables, ignore_index=True) if tables else nothing, problems)
+
+
+def rows(path: Path, values: np.ndarray, labels: list[str], config: Config) -> pd.DataFrame:
+    """A recording's rows as a table: row_id (``soundscape_<id>_<end second>``), filename, start_s, a column a class."""
+    start_s = np.arange(len(values)) * config.chunks.length_s
+    table = pd.DataFrame(values, columns=labels, dtype="float32")
+    table.insert(0, "row_id", [row_id(path, start + config.chunks.length_s) for start in start_s])
+    table.insert(1, "filename", path.name)
+    table.insert(2, "start_s", start_s)
+    return table
 
 
 def truth(data_dir: Path, filename: str) -> pd.DataFrame | None:
@@ -89,20 +186,63 @@ def truth(data_dir: Path, filename: str) -> pd.DataFrame | None:
     return table[table["filename"] == filename].reset_index(drop=True)
 
 
+def present(table: pd.DataFrame, truths: pd.DataFrame, labels: list[str], config: Config) -> np.ndarray:
+    """Which species sing in which row: bool (rows, classes).
+
+    Parameters
+    ----------
+    table : filename and start_s of each row.
+    truths : filename, start_s, end_s, primary_label; a song that only touches a row is not in it.
+    """
+    found, length_s = np.zeros((len(table), len(labels)), bool), config.chunks.length_s
+    names, start_s = table["filename"].to_numpy(), table["start_s"].to_numpy(float)
+    place = {label: at for at, label in enumerate(labels)}
+    for song in truths.itertuples():
+        if song.primary_label in place:
+            within = (start_s < song.end_s) & (song.start_s < start_s + length_s) & (names == song.filename)
+            found[within, place[song.primary_label]] = True
+    return found
+
+
+class Score(NamedTuple):
+    """How well rows say what sings in them: macro ROC-AUC over the ``species`` that sing in some row, of ``rows``."""
+
+    macro_roc_auc: float
+    species: int
+    rows: int
+
+
+def score(table: pd.DataFrame, labels: list[str], data_dir: Path, config: Config) -> Score | None:
+    """Scores rows as the competition does; None where ``test_soundscapes_truth.csv`` knows none of their recordings."""
+    path = data_dir / "test_soundscapes_truth.csv"
+    truths = pd.read_csv(path) if path.exists() else pd.DataFrame({"filename": []})
+    known = table[table["filename"].isin(truths["filename"])].reset_index(drop=True)
+    if known.empty:
+        return None
+    sings, said = present(known, truths, labels, config), known[labels].to_numpy()
+    areas = [evaluation.binary(sings[:, place], said[:, place]).roc_auc for place in range(len(labels))]
+    found = np.array(areas)[np.isfinite(areas)]
+    return Score(float(found.mean()) if len(found) else math.nan, len(found), len(known))
+
+
 def row_id(path: Path, end_s: float) -> str:
-    """The competition's name of a window: ``soundscape_<id>_<end second>``."""
+    """The competition's name of a row: ``soundscape_<id>_<end second>``."""
     stem = path.stem if path.stem.startswith("soundscape_") else f"soundscape_{path.stem}"
     return f"{stem}_{round(end_s)}"
 
 
-def submission(predictions: pd.DataFrame, labels: list[str], data_dir: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The table to submit: row_id, then the columns of ``sample_submission.csv`` in its order (else `labels`).
+def submission(predictions: pd.DataFrame, labels: list[str], sample: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The table to submit: row_id, then the columns of the sample submission in its order (else `labels`).
+
+    Parameters
+    ----------
+    sample : ``sample_submission.csv``, or the folder that it is in, where there is one.
 
     Returns
     -------
     table, unknown : the classes in ``unknown`` are asked for and not known to the model; their column is 0.
     """
-    sample = data_dir / "sample_submission.csv"
+    sample = sample / "sample_submission.csv" if sample.is_dir() else sample
     columns = list(pd.read_csv(sample, nrows=0).columns[1:]) if sample.exists() else labels
     unknown = [column for column in columns if column not in labels]
     table = predictions.reindex(columns=["row_id", *columns])

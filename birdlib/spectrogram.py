@@ -7,10 +7,13 @@ to 0-255. This is numpy, the reference; `birdlib.layers` computes the same on th
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.fft
+import scipy.sparse
 
 if TYPE_CHECKING:
     from birdlib.config import Config
@@ -21,6 +24,8 @@ LINEAR_HZ = 200.0 / 3
 BREAK_HZ = 1000.0
 BREAK_MEL = BREAK_HZ / LINEAR_HZ
 LOG_STEP = np.log(6.4) / 27.0
+
+BLOCK_FRAMES = 64  # so many are transformed at once: they stay in the processor's cache
 
 
 def hz_to_mel(hz: np.ndarray | float) -> np.ndarray:
@@ -64,13 +69,26 @@ def hann(n_fft: int) -> np.ndarray:
 
 
 def mel_power(samples: np.ndarray, config: Config) -> np.ndarray:
-    """Mel power spectrogram of float audio (samples,): float32 (n_mels, samples // hop)."""
+    """Mel power spectrogram of float audio (samples,): float32 (n_mels, samples // hop).
+
+    In single precision throughout: what that adds lies far below the 80 dB that an image shows.
+    """
     n_fft, hop = config.spectrogram.n_fft, config.spectrogram.hop
+    window, filters = _plan(config)
     padded = np.pad(np.asarray(samples, np.float32), n_fft // 2, mode="reflect")
     frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop][: len(samples) // hop]
-    spectrum = np.fft.rfft(frames * hann(n_fft), axis=-1)
-    power = np.square(spectrum.real) + np.square(spectrum.imag)
-    return (mel_filters(config) @ power.T).astype(np.float32)
+    power = np.empty((filters.shape[0], len(frames)), np.float32)
+    for first in range(0, len(frames), BLOCK_FRAMES):
+        part = slice(first, first + BLOCK_FRAMES)
+        spectrum = scipy.fft.rfft(frames[part] * window, axis=-1, workers=1)
+        power[:, part] = filters @ (np.square(spectrum.real) + np.square(spectrum.imag)).T
+    return power
+
+
+@functools.lru_cache(maxsize=8)
+def _plan(config: Config) -> tuple[np.ndarray, scipy.sparse.csr_array]:
+    """The window, and the mel filters as a sparse matrix, since nearly all of it is 0; made once for all chunks."""
+    return hann(config.spectrogram.n_fft).astype(np.float32), scipy.sparse.csr_array(mel_filters(config))
 
 
 def decibels(power: np.ndarray, config: Config) -> np.ndarray:

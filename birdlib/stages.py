@@ -98,7 +98,7 @@ STAGES = (
     ),
     Stage(
         "06_testing",
-        sections=("data", *_IMAGES, "loss", "testing", "folds", "seed"),
+        sections=("data", *_IMAGES, "loss", "testing", "soundscapes", "folds", "seed"),
         data=(
             "sample_submission.csv",
             "traits.csv",

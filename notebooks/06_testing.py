@@ -189,7 +189,9 @@ found = soundscapes.find(run.data_dir, run.config)
 average = classifier.average(list(classifiers.values()))
 windows, unreadable = soundscapes.predict(found.paths, average, result.labels, run.config)
 run.record_errors({**result.broken, **unreadable})
+hidden = " `test_soundscapes/` is empty, as on Kaggle until the notebook is scored: these stand in."
 some = f"{len(found.paths)} soundscapes from `{found.folder}/`, {len(windows):,} windows."
+some += hidden if found.folder.startswith("unlabeled") else ""
 none = "**There are no soundscapes in this data folder**: `submission.csv` gets its header and no rows."
 Markdown(some if found.paths else none)
 
@@ -203,6 +205,17 @@ if len(windows):
     figure = plots.timeline(values, starts_s, seconds, result.labels, truth, names=names, image=image, **scales)
     display(run.save_figure(figure, "soundscape"))
     display(players.row({one["filename"].iloc[0]: heard}, run.config.audio.sample_rate_hz))
+
+# %% [markdown]
+# Where the truth is known, the soundscapes score themselves as the competition does: macro ROC-AUC by window, over the
+# species that sing in one. Whole minutes of mixed birds are harder than a recording of one bird.
+
+# %%
+self_score = soundscapes.score(windows, result.labels, run.data_dir, run.config)
+run.update_metrics("soundscapes", self_score._asdict() if self_score else {"rows": 0})
+untold = "Nobody has said what sings in these soundscapes: no score."
+score = "Macro ROC-AUC by window: **{:.3f}**, {} species, {:,} windows." if self_score else untold
+Markdown(score.format(*(self_score or ())))
 
 # %%
 table, unknown = soundscapes.submission(windows, result.labels, run.data_dir)

@@ -266,3 +266,27 @@ def test_being_stopped_by_hand_says_how_to_go_on(call, monkeypatch):
     status, _, error = call("run")
     assert status == 130
     assert error.startswith("birdlib: stopped; the same command goes on")
+
+
+# --- exporting and predicting ----------------------------------------------------------------------------------------
+
+
+def test_a_model_that_is_none(refused, tmp_path):
+    line = refused("predict", tmp_path, "--model", tmp_path / "none", "--out", tmp_path / "out")
+    assert line == f"{tmp_path}/none is neither a run folder nor one that birdlib export wrote"
+
+
+def test_exporting_what_is_no_run(refused, tmp_path):
+    line = refused("export", "--run-dir", tmp_path / "none", "--out", tmp_path / "out")
+    assert line == f"{tmp_path}/none is neither a run folder nor one that birdlib export wrote"
+
+
+def test_a_threshold_that_is_no_probability(refused, tmp_path):
+    line = refused("predict", tmp_path, "--model", tmp_path, "--out", tmp_path / "out", "--threshold", "50")
+    assert line == "the threshold is a probability, 0 to 1, not 50.0"
+
+
+def test_a_format_that_is_none(refused, tmp_path):
+    assert refused("export", "--run-dir", tmp_path, "--out", tmp_path / "out", "--format", "tflite").startswith(
+        "there is no tflite in f32; there are openvino f32, openvino bf16"
+    )

@@ -20,11 +20,12 @@ LINES = 360
 # The rooms from top to bottom: a module imports only from those after it.
 WITH_KERAS = (
     *("cli", "cli_kaggle", "cli_settings", "kaggle_push", "kernels", "kaggle_session", "kaggle_wheels", "wheel"),
-    *("sweeps", "series", "testing", "soundscapes", "training", "resume", "callbacks", "features", "losses", "models"),
+    *("sweeps", "series", "export", "testing", "training", "resume", "callbacks", "features", "losses", "models"),
     *("device", "batches", "layers", "layers_wave", "layers_mel", "layers_image"),
 )
 WITHOUT_KERAS = (
-    *("classifier", "archive", "targets", "epochs", "folds", "baseline", "examples", "evaluation", "calibration"),
+    *("predicting", "kept", "formats", "detections", "recorders", "soundscapes", "classifier", "exported", "runtimes"),
+    *("archive", "targets", "epochs", "folds", "baseline", "examples", "evaluation", "calibration"),
     *("intervals", "paper", "draws", "augment", "backgrounds", "standins", "sources", "splits", "dealing", "sites"),
     *("chunks", "ration", "store", "pcm", "spectrogram", "sample", "songs", "ogg", "check", "overview", "metadata"),
     *("audio", "parallel", "players", "plots", "plots_results", "plots_scores", "plots_training", "plots_chunks"),
@@ -54,7 +55,8 @@ def test_importing_the_package_loads_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["sample", "--help"], ["run", "--help"], ["check", "--help"], ["--version"]]
+    "arguments",
+    [["--help"], *([name, "--help"] for name in ("sample", "run", "check", "predict")), ["--version"]],
 )
 def test_help_loads_nothing_heavy(arguments):
     code = f"""

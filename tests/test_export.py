@@ -1,0 +1,306 @@
+"""Exporting: what is written is checked against Keras, and a folder of it is all that predicting needs."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import birdlib
+from birdlib import classifier, export, exported, runtimes, splits
+
+pytest.importorskip("openvino", reason="birdlib[runtime] is not installed")
+
+
+@pytest.fixture(scope="session")
+def run_dir(tmp_path_factory, start_run, tiny_config):
+    """A run whose classifier, of fold 0, has random weights: how well it knows birds does not matter here."""
+    import keras
+
+    from birdlib import models, runs
+
+    folder = tmp_path_factory.mktemp("export_run")
+    run = start_run(folder, tiny_config, "05_phase_2")
+    runs.keep_settings(folder, tiny_config)
+    keras.utils.set_random_seed(0)
+    models.build(tiny_config, 4).save(run.path("models/phase_2_fold_0.keras"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def folder(run_dir, tmp_path_factory):
+    out = tmp_path_factory.mktemp("exported") / "model"
+    export.export(run_dir, out)
+    return out
+
+
+def images(count):
+    return np.random.default_rng(0).uniform(0, 255, (count, 128, 320, 3)).astype(np.float32)
+
+
+def by_keras(run_dir, batch):
+    from birdlib import models
+
+    return np.asarray(models.load(run_dir / "models/phase_2_fold_0.keras").predict_on_batch(batch))
+
+
+def test_the_folder_says_what_it_is(folder, run_dir):
+    found = exported.read(folder)
+    assert found.species["primary_label"].tolist() == splits.labels(pd.read_parquet(run_dir / "tables/splits.parquet"))
+    assert found.species["common_name"].tolist() == [f"Tiny Bird {number}" for number in (1, 2, 3, 4)]
+    assert found.species["share"].sum() == pytest.approx(1)
+    assert found.about["parity"]["0"]["difference"] < 1e-3
+    assert found.about["activation"] == "softmax"
+    assert found.config.spectrogram.n_mels == 128
+    assert found.config.data.dir is None  # nothing of the machine it was made on
+
+
+def test_it_computes_what_keras_does(folder, run_dir):
+    batch = images(3)
+    found = classifier.load(folder)
+    np.testing.assert_allclose(found.predict(batch), by_keras(run_dir, batch), atol=1e-4)
+    assert found.runtime == f"openvino {runtimes.installed('openvino')}, f32"
+    assert found.labels == exported.read(folder).species["primary_label"].tolist()
+
+
+def test_embeddings_are_what_the_head_is_given(folder, run_dir):
+    import keras
+
+    from birdlib import models
+
+    model, batch = models.load(run_dir / "models/phase_2_fold_0.keras"), images(2)
+    pooled = keras.Model(model.input, model.layers[2].input)
+    found = classifier.load(folder).outputs(batch)
+    np.testing.assert_allclose(found.embeddings, np.asarray(pooled.predict_on_batch(batch)), rtol=1e-3, atol=1e-3)
+
+
+def test_what_it_says_of_an_image_hangs_on_no_other(folder):
+    found, batch = classifier.load(folder, threads=1), images(5)
+    alone = np.concatenate([found.predict(batch[row : row + 1]) for row in range(5)])
+    np.testing.assert_array_equal(found.predict(batch), alone)
+
+
+def test_a_copy_is_all_it_needs_and_loads_neither_keras_nor_a_backend(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    code = f"""
+import sys
+import numpy as np
+from birdlib import classifier
+found = classifier.load({str(copy)!r})
+print(found.probabilities([np.zeros(160_000, np.int16)]).shape)
+print([name for name in ("keras", "tensorflow", "jax", "torch") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.split("\n")[:2] == ["(1, 4)", "[]"]
+
+
+def test_a_temperature_divides_the_logits(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    about = json.loads((copy / "export.json").read_text())
+    (copy / "export.json").write_text(json.dumps({**about, "temperatures": [2.0]}))
+    logits = np.log(classifier.load(folder).predict(images(3)).astype(np.float64))
+    expected = np.exp(logits / 2) / np.exp(logits / 2).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(classifier.load(copy).predict(images(3)), expected, atol=1e-5)
+
+
+def test_a_temperature_after_a_sigmoid():
+    logits = np.array([[-3.0, 0.5], [2.0, 4.0]])
+    tempered = classifier.tempering(1.5, "sigmoid")(1 / (1 + np.exp(-logits)))
+    np.testing.assert_allclose(tempered, 1 / (1 + np.exp(-logits / 1.5)), rtol=1e-6)
+
+
+def test_a_run_folder_is_read_as_if_it_were_one(run_dir, folder):
+    found, made = exported.read(run_dir), exported.read(folder)
+    assert (found.about["format"], found.about["activation"]) == ("keras", "softmax")
+    assert found.about["made_from"] == made.about["made_from"]
+    pd.testing.assert_frame_equal(found.species, made.species)
+    assert classifier.load(run_dir).runtime == "Keras"
+    with pytest.raises(runtimes.WrongRuntimeError, match="onnxruntime does not run Keras models: export"):
+        classifier.load(run_dir, runtime="onnxruntime")
+
+
+def test_a_runs_own_temperature_goes_along(run_dir, tmp_path):
+    copy = shutil.copytree(run_dir, tmp_path / "run")
+    (copy / "models/phase_2_fold_0.json").write_text('{"temperature": 3.0}')
+    logits = np.log(by_keras(run_dir, images(2)).astype(np.float64))
+    expected = np.exp(logits / 3) / np.exp(logits / 3).sum(axis=1, keepdims=True)
+    export.export(copy, tmp_path / "out")
+    for folder in (copy, tmp_path / "out"):
+        np.testing.assert_allclose(classifier.load(folder).predict(images(2)), expected, atol=1e-5)
+
+
+def test_a_run_is_exported_once_for_predicting(run_dir, tmp_path, monkeypatch):
+    copy = shutil.copytree(run_dir, tmp_path / "run")
+    made = export.for_predicting(copy)
+    assert made == copy / "exports/openvino_f32"
+    monkeypatch.setattr(export, "export", lambda *_: pytest.fail("it was there already"))
+    assert export.for_predicting(copy) == made
+
+
+# ---- the check
+
+
+def test_parity_by_hand():
+    truth = np.array([0, 1, 1, 0])
+    one = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.7, 0.3]])
+    other = np.array([[0.9, 0.1], [0.25, 0.75], [0.6, 0.4], [0.55, 0.45]])
+    found = export.parity(truth, one, other)
+    assert (found.chunks, found.agreement) == (4, 0.75)
+    assert found.difference == pytest.approx(0.2)
+    assert (found.roc_auc_keras, found.roc_auc) == (1.0, 0.75)
+    told = found.fails(export.Tolerance(0.1, 0.9, 0.01))
+    assert told == [
+        "a probability is 0.2 off",
+        "top-1 agreement is 75.0%",
+        "macro ROC-AUC falls by 0.2500 from 1.0000",
+    ]
+    assert found.fails(export.Tolerance(0.3, 0.7, 0.3)) == []
+
+
+def test_what_is_not_what_keras_says_is_not_written(run_dir, tmp_path, monkeypatch):
+    monkeypatch.setitem(export.TOLERANCES, "f32", export.Tolerance(-1.0, 0.99, 0.002))
+    with pytest.raises(exported.ExportError, match=r"openvino f32 of fold 0 is not what Keras says .* not kept"):
+        export.export(run_dir, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- errors
+
+
+def test_a_format_without_the_precision(run_dir, tmp_path):
+    with pytest.raises(exported.ExportError, match="there is no onnx in bf16; there are openvino f32"):
+        export.export(run_dir, tmp_path / "out", "onnx", "bf16")
+
+
+def test_a_place_that_is_taken(run_dir, tmp_path):
+    (tmp_path / "thesis.txt").write_text("x")
+    with pytest.raises(exported.ExportError, match="no earlier export"):
+        export.export(run_dir, tmp_path)
+
+
+def test_a_run_without_a_classifier(start_run, tiny_config, tmp_path):
+    from birdlib import runs
+
+    start_run(tmp_path, tiny_config, "05_phase_2")
+    runs.keep_settings(tmp_path, tiny_config)
+    with pytest.raises(
+        exported.ExportError, match=r"lacks models/phase_2_fold_0\.keras: run the series to notebook 05"
+    ):
+        export.export(tmp_path, tmp_path / "out")
+
+
+def test_half_a_folder_is_told_from_a_whole_one(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "model_0.xml").unlink()
+    with pytest.raises(exported.ExportError, match=r"lacks model_0\.xml: copy the whole folder"):
+        classifier.load(copy)
+
+
+def test_a_folder_that_is_neither(tmp_path):
+    with pytest.raises(exported.ExportError, match="neither a run folder nor one that birdlib export wrote"):
+        classifier.load(tmp_path)
+
+
+def test_a_runtime_that_is_missing_names_the_extra(folder, monkeypatch):
+    monkeypatch.setattr(runtimes, "installed", lambda package: None)
+    with pytest.raises(runtimes.MissingExtraError, match=r"openvino.* pip install 'birdlib\[runtime\]'"):
+        classifier.load(folder)
+
+
+def test_a_runtime_that_cannot(folder):
+    with pytest.raises(runtimes.WrongRuntimeError, match="onnxruntime does not run openvino models in f32"):
+        classifier.load(folder, runtime="onnxruntime")
+
+
+@pytest.mark.parametrize(
+    ("here", "chosen"), [({"openvino", "onnxruntime"}, "openvino"), ({"onnxruntime"}, "onnxruntime")]
+)
+def test_the_fastest_runtime_installed_is_taken(monkeypatch, here, chosen):
+    monkeypatch.setattr(runtimes, "installed", lambda package: "1.0" if package in here else None)
+    assert runtimes.choose("onnx", "f32") == chosen
+    assert runtimes.choose("onnx", "f32", "onnxruntime") == "onnxruntime"
+
+
+# ---- other formats and precisions
+
+
+def test_bfloat16_is_close(run_dir, folder, tmp_path):
+    export.export(run_dir, tmp_path / "out", "openvino", "bf16")
+    found = classifier.load(tmp_path / "out")
+    assert found.runtime.endswith("bf16")
+    np.testing.assert_allclose(found.predict(images(2)), classifier.load(folder).predict(images(2)), atol=0.03)
+
+
+@pytest.mark.slow
+def test_int8_is_close(run_dir, folder, tmp_path, monkeypatch):
+    pytest.importorskip("nncf", reason="birdlib[export] is not installed")
+    monkeypatch.setattr(export, "CALIBRATION_CHUNKS", 8)
+    monkeypatch.setitem(export.TOLERANCES, "int8", export.Tolerance(0.1, 0.0, 1.0))  # its weights are random
+    export.export(run_dir, tmp_path / "out", "openvino", "int8")
+    assert (tmp_path / "out/model_0.bin").stat().st_size < 0.6 * (folder / "model_0.bin").stat().st_size
+    np.testing.assert_allclose(
+        classifier.load(tmp_path / "out").predict(images(2)), classifier.load(folder).predict(images(2)), atol=0.1
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["f32", "int8"])
+def test_onnx_is_written_through_torch(run_dir, folder, tmp_path, precision):
+    for package in ("torch", "onnxscript", "onnxruntime"):
+        if not runtimes.installed(package):
+            pytest.skip(f"{package} of birdlib[export] is not installed")
+    code = "from birdlib import export; export.TOLERANCES['int8'] = export.Tolerance(0.1, 0.0, 1.0); "
+    code += f"from pathlib import Path; export.export(Path({str(run_dir)!r}), Path('out'), 'onnx', {precision!r})"
+    environment = {**os.environ, "KERAS_BACKEND": "torch"}
+    subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, check=True, capture_output=True)
+    found = classifier.load(tmp_path / "out", runtime="onnxruntime")
+    atol = 1e-4 if precision == "f32" else 0.1
+    np.testing.assert_allclose(found.predict(images(2)), classifier.load(folder).predict(images(2)), atol=atol)
+
+
+def test_onnx_under_another_backend_says_what_to_do(run_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(runtimes, "required", lambda module, extra: None)
+    monkeypatch.setattr(export.keras.backend, "backend", lambda: "tensorflow")
+    with pytest.raises(exported.ExportError, match="ONNX is written through torch: set KERAS_BACKEND=torch"):
+        export.export(run_dir, tmp_path / "out", "onnx", "f32")
+
+
+# ---- an environment without Keras
+
+
+@pytest.fixture(scope="module")
+def without_keras(tmp_path_factory):
+    """The Python of an environment that has all that this one has, but Keras and the backends."""
+    folder = tmp_path_factory.mktemp("without_keras") / "env"
+    venv.create(folder, with_pip=False, symlinks=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    for place in (Path(one) for one in sys.path if Path(one).name == "site-packages"):
+        for entry in place.iterdir():
+            gone = entry.name.lower().startswith(("keras", "tensorflow", "jax", "torch", "_birdlib", "__editable__"))
+            if not (gone or entry.suffix == ".pth" or (packages / entry.name).exists()):
+                (packages / entry.name).symlink_to(entry)
+    (packages / "birdlib").unlink(missing_ok=True)
+    (packages / "birdlib").symlink_to(Path(birdlib.__file__).parent)
+    return folder / "bin" / "python"
+
+
+@pytest.mark.slow
+def test_predicting_where_there_is_no_keras(folder, without_keras, tiny_data, tmp_path):
+    gone = subprocess.run([without_keras, "-c", "import keras"], capture_output=True, text=True, check=False)
+    assert "No module named 'keras'" in gone.stderr
+    code = "from birdlib.cli import main; main()"
+    arguments = ["predict", tiny_data, "--model", folder, "--out", tmp_path / "out", "--format", "submission"]
+    done = subprocess.run(
+        [without_keras, "-c", code, *arguments], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "out/submission.csv")
+    assert table["row_id"].tolist() == ["soundscape_1_5", "soundscape_1_10"]
+    assert table.shape[1] == 5
+    np.testing.assert_allclose(table.iloc[:, 1:].sum(axis=1), 1, atol=1e-4)

@@ -1,0 +1,307 @@
+"""Predicting from an exported folder: the model is a few lines of OpenVINO, worked out again here in numpy."""
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from birdlib import audio, classifier, exported, predicting, soundscapes, spectrogram
+from birdlib import config as configs
+from birdlib.detections import Choice
+from birdlib.kept import PredictError
+from birdlib.predicting import Options
+from tests.conftest import noise, save, tone
+
+openvino = pytest.importorskip("openvino", reason="birdlib[runtime] is not installed")
+
+CONFIG = configs.load("paper", {"chunks.length_s": 1, "chunks.overlap_s": 0.2, "compute.predict_batch_size": 4})
+LABELS = ["lowbir1", "midbir1", "nan"]  # a code that reads as a missing value
+WEIGHTS = np.zeros((128, 3), np.float32)
+for place, bands in enumerate((slice(0, 40), slice(40, 80), slice(80, 128))):
+    WEIGHTS[bands, place] = 1 / (bands.stop - bands.start)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """An exported folder whose probability of a class is how bright its third of the bands is."""
+    folder = tmp_path_factory.mktemp("model")
+    ops = openvino.opset13
+    image = ops.parameter([1, 128, 64, 3], np.float32)
+    brightness = ops.reduce_mean(ops.divide(image, np.float32(255)), np.array([2, 3]), False)
+    said = ops.matmul(brightness, WEIGHTS, False, False)
+    openvino.save_model(openvino.Model([said, brightness], [image]), folder / "model_0.xml", False)
+    species = pd.DataFrame({"primary_label": LABELS, "common_name": ["Low Bird", "Mid\tBird", "High Bird"]})
+    species = species.assign(scientific_name=["Avis ima", "Avis media", "Avis summa"], share=[0.5, 0.3, 0.2])
+    about = {"format": "openvino", "precision": "f32", "models": ["model_0.xml"], "made_from": {"0": "x"}}
+    exported.write(folder, {**about, "temperatures": [1.0], "activation": "sigmoid"}, CONFIG, species)
+    return folder
+
+
+def said(samples):
+    """The model's word on a window, in numpy."""
+    return spectrogram.image(samples, CONFIG)[..., 0].mean(axis=1) / 255 @ WEIGHTS
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three recordings, one of them in a folder inside; do not write into it."""
+    top = tmp_path_factory.mktemp("data") / "audio"
+    save(top / "20240501_053000.wav", np.concatenate([tone(2, 300), tone(1.5, 9000), noise(0.75)]))
+    save(top / "night" / "b.flac", np.stack([noise(2.2, 1, 0.1, 48_000), tone(2.2, 2500, 0.2, 48_000)], 1), 48_000)
+    save(top / "c.ogg", tone(0.4, 9000))
+    (top / "._c.ogg").write_bytes(b"what macOS leaves beside it")
+    return top
+
+
+@pytest.fixture(scope="module")
+def done(folder, model, tmp_path_factory):
+    """What was heard in them once; what follows from that needs no other process."""
+    out = tmp_path_factory.mktemp("done") / "out"
+    return out, heard(folder, model, out)
+
+
+@pytest.fixture
+def out(done, tmp_path):
+    """A copy of it, to write another format into."""
+    return shutil.copytree(done[0], tmp_path / "out")
+
+
+def heard(folder, model, out, step=None, options=None, paths=None, **settings):
+    config = predicting.together([model], ({"step_s": step} if step else {}) | settings)
+    return predicting.predict(paths or [folder], [model], out, config, options or Options(workers=1))
+
+
+def kept(out, name):
+    return pd.read_parquet(out / "rows" / f"{name}.parquet")
+
+
+def by_loop(path, step=32_000):
+    """Rows of one second: every window that overlaps one, weighted by the samples that they share."""
+    samples, length = audio.to_int16(audio.read(path, 32_000)), 32_000
+    starts = [0]
+    while starts[-1] + length + 3_200 < len(samples):  # a rest under 0.1 s is no window of its own
+        starts.append(starts[-1] + step)
+    windows = [said(np.pad(samples[at : at + length], (0, max(0, at + length - len(samples))))) for at in starts]
+    rows = []
+    for row in range(0, len(samples), length):
+        shared = [max(0, min(at, row) + length - max(at, row)) for at in starts]
+        rows.append(sum(one * weight for one, weight in zip(windows, shared, strict=True)) / sum(shared))
+    return np.array(rows)
+
+
+ROWS = {"20240501_053000.wav": 5, "night/b.flac": 3, "c.ogg": 1}
+
+
+def test_rows_are_what_a_loop_gives(folder, done):
+    out, summary = done
+    assert (summary.heard, summary.kept, summary.failed) == (3, 0, {})
+    for name, rows in ROWS.items():
+        found = kept(out, name)
+        assert (list(found.columns), len(found)) == (LABELS, rows)
+        np.testing.assert_allclose(found, by_loop(folder / name), atol=1e-4)
+    assert list(pd.read_csv(out / "errors.csv").columns) == ["path", "reason"]
+
+
+def test_a_bad_file_costs_itself_and_is_listed(folder, model, out, tmp_path):
+    more = shutil.copytree(folder, tmp_path / "audio")
+    (more / "broken.wav").write_bytes(b"no audio")
+    (more / "empty.wav").write_bytes((more / "20240501_053000.wav").read_bytes()[:44])
+    summary = heard(more, model, out)
+    assert (summary.heard, summary.kept, sorted(summary.failed)) == (0, 3, ["broken.wav", "empty.wav"])
+    errors = pd.read_csv(out / "errors.csv", index_col="path")["reason"]
+    assert errors["broken.wav"].startswith("not readable as audio")
+    assert errors["empty.wav"] == "holds no audio"
+    assert len(pd.read_csv(summary.written)) > 0
+
+
+@pytest.mark.parametrize("step", [0.5, 0.375])
+def test_overlapping_windows_are_what_a_loop_gives(folder, model, step):
+    config = predicting.together([model], {"step_s": step})
+    for name in ROWS:
+        found = soundscapes.hear(folder / name, classifier.load(model), config)
+        np.testing.assert_allclose(found.values, by_loop(folder / name, round(step * 32_000)), atol=1e-4)
+
+
+def test_the_same_whatever_the_batch_and_the_workers(folder, model, done, tmp_path):
+    other = configs.override(CONFIG, {"compute.predict_batch_size": 1})
+    predicting.predict([folder], [model], tmp_path / "other", other, Options(workers=3))
+    for name in ROWS:
+        pd.testing.assert_frame_equal(kept(done[0], name), kept(tmp_path / "other", name), check_exact=True)
+
+
+def test_smoothing_by_hand(folder, model, done):
+    config = predicting.together([model], {"neighbours": 0.25, "file_mean": 0.5})
+    found = soundscapes.hear(folder / "night/b.flac", classifier.load(model), config)
+    rows = kept(done[0], "night/b.flac").to_numpy()
+    drawn = np.array([0.75 * rows[0] + 0.25 * rows[1], rows.T @ [0.25, 0.5, 0.25], 0.75 * rows[2] + 0.25 * rows[1]])
+    np.testing.assert_allclose(found.values, 0.5 * drawn + 0.5 * drawn.mean(axis=0), atol=1e-6)
+
+
+def test_embeddings_are_kept_where_asked_for(folder, model, tmp_path):
+    heard(folder, model, tmp_path / "out", options=Options(workers=1, embeddings=True))
+    found = pd.read_parquet(tmp_path / "out/embeddings/c.ogg.parquet")
+    window = np.pad(audio.to_int16(audio.read(folder / "c.ogg", 32_000)), (0, 32_000 - 12_800))
+    expected = spectrogram.image(window, CONFIG)[..., 0].mean(axis=1) / 255
+    assert found["start_s"].tolist() == [0]
+    np.testing.assert_allclose(found.drop(columns="start_s").to_numpy()[0], expected, atol=1e-4)
+
+
+# ---- the formats, read back by others
+
+
+def test_the_table(folder, model, out):
+    summary = heard(folder, model, out, options=Options(choice=Choice(0.3), workers=1))
+    with open(summary.written, newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["filename"] == "20240501_053000.wav"]
+    values = by_loop(folder / "20240501_053000.wav")
+    assert {row["primary_label"] for row in rows} == {
+        LABELS[place] for place in np.flatnonzero(values.max(axis=0) >= 0.3)
+    }
+    first = (rows[0]["start_s"], rows[0]["primary_label"], rows[0]["begins_at"])
+    assert first == ("3", "lowbir1", "2024-05-01 05:30:03")
+    assert (rows[0]["end_s"], rows[0]["common_name"]) == ("4", "Low Bird")
+    assert max(float(row["confidence"]) for row in rows) == pytest.approx(values.max(), abs=1e-4)
+
+
+def test_the_table_as_parquet(folder, model, out):
+    import pyarrow.parquet
+
+    csv_file = heard(folder, model, out, options=Options(choice=Choice(0.3), workers=1)).written
+    options = Options(choice=Choice(0.3), workers=1, parquet=True)
+    table = pyarrow.parquet.read_table(heard(folder, model, out, options=options).written)
+    assert table.num_rows == len(pd.read_csv(csv_file)) > 3
+    assert str(table.schema.field("begins_at").type) == "timestamp[ms]"
+
+
+def test_raven_selections(folder, model, out):
+    heard(folder, model, out, options=Options("raven", Choice(0.3), workers=1))
+    with open(out / "raven/20240501_053000.wav.selections.txt", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    # Raven's own columns (Raven Pro 1.6 user's manual, selection tables): without these it does not open the file.
+    assert list(rows[0])[:5] == ["Selection", "View", "Channel", "Begin Time (s)", "End Time (s)"]
+    assert [int(row["Selection"]) for row in rows] == list(range(1, len(rows) + 1))
+    assert all(float(row["Begin Time (s)"]) < float(row["End Time (s)"]) <= 4.25 for row in rows)
+    assert all(float(row["Low Freq (Hz)"]) < float(row["High Freq (Hz)"]) for row in rows)
+    assert {row["Begin File"] for row in rows} == {"20240501_053000.wav"}
+    assert rows[0]["Begin Date Time"] == "2024-05-01 05:30:03.000"
+    assert (out / "raven/night/b.flac.selections.txt").exists()
+
+
+def test_audacity_labels(folder, model, out):
+    heard(folder, model, out, options=Options("audacity", Choice(0.3), workers=1))
+    lines = (out / "audacity/20240501_053000.wav.txt").read_text().splitlines()
+    cells = [line.split("\t") for line in lines]
+    assert all(len(cell) == 3 and float(cell[0]) < float(cell[1]) for cell in cells)  # a tab in a name would break it
+    assert cells[0][2].startswith("Low Bird 0.")
+
+
+def test_a_submission(folder, model, out, tmp_path):
+    pd.DataFrame(columns=["row_id", "nan", "zebra1", "lowbir1"]).to_csv(tmp_path / "mine.csv", index=False)
+    summary = heard(folder, model, out, options=Options("submission", workers=1, sample=tmp_path / "mine.csv"))
+    assert (summary.unknown, summary.filled) == (["zebra1"], 0)
+    table = pd.read_csv(summary.written, keep_default_na=False)
+    assert list(table.columns) == ["row_id", "nan", "zebra1", "lowbir1"]
+    assert table["row_id"].iloc[:2].tolist() == ["soundscape_20240501_053000_1", "soundscape_20240501_053000_2"]
+    assert len(table) == 9
+    found = kept(out, "c.ogg")
+    assert table.set_index("row_id").loc["soundscape_c_1", "lowbir1"] == pytest.approx(found["lowbir1"].iloc[0])
+    assert not table["zebra1"].any()
+
+
+def test_what_the_budget_does_not_reach_is_filled_with_priors(folder, model, tmp_path):
+    summary = heard(folder, model, tmp_path / "out", options=Options("submission", workers=1, budget_minutes=0))
+    assert (summary.heard, len(summary.unreached), summary.filled) == (0, 3, 9)
+    table = pd.read_csv(summary.written, keep_default_na=False)
+    assert len(table) == 9
+    np.testing.assert_allclose(table[LABELS], [[0.5, 0.3, 0.2]] * 9, atol=1e-6)
+    assert any("9 rows are filled with class priors" in line for line in summary.lines())
+
+
+# ---- going on
+
+
+def test_another_format_hears_nothing_again(folder, model, out):
+    summary = heard(folder, model, out, options=Options("raven", workers=1))
+    assert (summary.heard, summary.kept, list(summary.failed)) == (0, 3, [])
+
+
+def test_a_recording_that_has_changed_is_heard_again(folder, model, out, tmp_path):
+    changed = shutil.copytree(folder, tmp_path / "audio")
+    save(changed / "c.ogg", tone(1.4, 300))
+    assert heard(changed, model, out)[1:3] == (1, 2)
+    assert len(kept(out, "c.ogg")) == 2
+
+
+@pytest.mark.slow
+def test_a_killed_prediction_goes_on_by_file(model, tmp_path):
+    for number in range(40):
+        save(tmp_path / "audio" / f"{number:02d}.wav", noise(20.0, number))
+    code = "from birdlib.cli import main; main()"
+    arguments = ["predict", tmp_path / "audio", "--model", model, "--out", tmp_path / "out", "--workers", "1"]
+    stopped = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 120
+    while len(list((tmp_path / "out").rglob("rows/*.parquet"))) < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    os.kill(stopped.pid, signal.SIGINT)
+    error = stopped.communicate(timeout=60)[1]
+    before = len(list((tmp_path / "out" / "rows").glob("*.parquet")))
+    if stopped.returncode == 0:
+        pytest.skip("it was done before it could be stopped")
+    assert "stopped; the same command goes on" in error
+    assert stopped.returncode == 130
+    summary = heard(tmp_path / "audio", model, tmp_path / "out")
+    assert (summary.kept, summary.heard) == (before, 40 - before)
+
+
+# ---- what is refused
+
+
+def test_a_folder_of_another_prediction(folder, model, out):
+    with pytest.raises(PredictError, match="holds what another model, or other settings, heard"):
+        heard(folder, model, out, step=0.5)
+
+
+def test_a_folder_of_something_else(folder, model):
+    with pytest.raises(PredictError, match="is there and holds no prediction"):
+        heard(folder, model, folder)
+
+
+def test_no_audio(model, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PredictError, match="there is no audio in"):
+        heard(tmp_path / "empty", model, tmp_path / "out")
+
+
+def test_nothing_there(model, tmp_path):
+    with pytest.raises(PredictError, match="no such file or folder"):
+        heard(tmp_path / "nowhere", model, tmp_path / "out")
+
+
+def test_models_of_other_classes(model, tmp_path):
+    other = shutil.copytree(model, tmp_path / "other")
+    pd.read_csv(other / "species.csv", keep_default_na=False).iloc[::-1].to_csv(other / "species.csv", index=False)
+    with pytest.raises(PredictError, match="know other classes"):
+        predicting.together([model, other], {})
+
+
+def test_a_species_list(tmp_path):
+    (tmp_path / "list.txt").write_text("lowbir1\n\n# a comment\nmidbir1  # and another\n")
+    assert predicting.choice(0.5, None, tmp_path / "list.txt", True).species == {"lowbir1", "midbir1"}
+    with pytest.raises(PredictError, match="not readable as a species list"):
+        predicting.choice(0.5, None, tmp_path / "none.txt", True)
+
+
+def test_a_birdclef_folder_gives_its_soundscapes(tmp_path):
+    save(tmp_path / "unlabeled_soundscapes" / "1.ogg", noise(1))
+    save(tmp_path / "train_audio" / "x" / "2.ogg", noise(1))
+    assert [one.name for one in predicting.recordings([tmp_path], CONFIG)] == ["1.ogg"]
+    assert soundscapes.is_audio(tmp_path / "train_audio/x/2.ogg")
