@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from birdlib import audio, evaluation
+from birdlib import audio, intervals
 
 if TYPE_CHECKING:
     from birdlib.classifier import Classifier
@@ -220,8 +220,9 @@ def score(table: pd.DataFrame, labels: list[str], data_dir: Path, config: Config
     if known.empty:
         return None
     sings, said = present(known, truths, labels, config), known[labels].to_numpy()
-    areas = [evaluation.binary(sings[:, place], said[:, place]).roc_auc for place in range(len(labels))]
-    found = np.array(areas)[np.isfinite(areas)]
+    once = np.ones((1, len(known)), np.int32)
+    areas = np.array([intervals.ranking(yes, of, once)[0][0] for yes, of in zip(sings.T, said.T, strict=True)])
+    found = areas[np.isfinite(areas)]
     return Score(float(found.mean()) if len(found) else math.nan, len(found), len(known))
 
 
