@@ -27,7 +27,7 @@ def test_every_chunk_of_a_recording(tmp_path):
         np.testing.assert_allclose(chunk, whole[start : start + 160_000], atol=1)
 
 
-@pytest.mark.parametrize(("seconds", "start_s", "held"), [(3, 0.0, 96_000), (7.5, 4.0, 112_000), (7.5, 8.0, 0)])
+@pytest.mark.parametrize(("seconds", "start_s", "held"), [(3, 0.0, 96_000), (7.5, 4.0, 112_000)])
 def test_a_short_chunk_ends_in_zeros(seconds, start_s, held, tmp_path):
     samples = noise(seconds, 2)
     save(tmp_path / "train_audio" / "1.wav", samples, subtype="FLOAT")
@@ -35,6 +35,12 @@ def test_a_short_chunk_ends_in_zeros(seconds, start_s, held, tmp_path):
     assert chunk.shape == (160_000,)
     assert not chunk[held:].any()
     np.testing.assert_allclose(chunk[:held] / 32768, samples[round(start_s * RATE_HZ) :], atol=1 / 32768)
+
+
+def test_a_recording_that_ends_before_the_chunk_is_an_error_and_no_silence(tmp_path):
+    save(tmp_path / "train_audio" / "1.wav", noise(7.5, 2))
+    with pytest.raises(AudioError, match=r"1\.wav: ends before 8 s"):
+        LazySource(tmp_path, PAPER).read("1.wav", 8.0)
 
 
 def test_the_length_follows_the_settings(tiny_data):
