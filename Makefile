@@ -3,9 +3,16 @@ PYTHON ?= $(shell for each in python3.11 python3.12 python3.13 python3; do \
 	$$each -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$each && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+# What Kaggle and Colab have, in an environment of its own: on their Python, else on the newest there is.
+PYENV := $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions
+FLOOR_PYTHON ?= $(shell for each in python3.12 $(wildcard $(PYENV)/3.12.*/bin/python) python3.13 \
+	$(wildcard $(PYENV)/3.13.*/bin/python) $(PYTHON); do $$each -c pass 2>/dev/null && echo $$each && break; done)
+FLOOR := .venv-floor
+# About this repository, processes and plain files: the same on any version of what is in it.
+NOT_ON_FLOOR := package parallel store pcm ration device_several sample stages chance
 
 .DEFAULT_GOAL := help
-.PHONY: help run pictures test test-all test-jax lint format notebooks drift bench
+.PHONY: help run pictures test test-all test-floor test-jax lint format notebooks drift bench
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,11 +37,21 @@ pictures: run ## draw the README's picture again, from the sample data set
 test: $(VENV)/.dev ## run the fast tests
 	$(BIN)/pytest $(ARGS)
 
-test-all: test test-jax ## run all tests: the fast ones, the library's under jax, and the slow ones
+test-all: test test-jax test-floor ## run all tests: the fast ones, those under jax and on the floor, and the slow ones
 	$(BIN)/pytest -m slow $(ARGS)
 
 test-jax: $(VENV)/.dev ## run the tests of what computes on the device under jax
 	KERAS_BACKEND=jax $(BIN)/pytest tests/test_layers.py tests/test_models.py tests/test_batches.py tests/test_training.py tests/test_classifier.py
+
+$(FLOOR)/.floor: requirements-floor.txt
+	$(if $(FLOOR_PYTHON),,$(error no Python 3.11, 3.12 or 3.13 was found; name one: make test-floor FLOOR_PYTHON=/path/to/it))
+	$(FLOOR_PYTHON) -m venv --clear $(FLOOR)
+	$(FLOOR)/bin/pip install --quiet --requirement requirements-floor.txt
+	touch $@
+
+test-floor: $(FLOOR)/.floor ## run the tests and the tiny series on what Kaggle and Colab have
+	@echo "the floor: $$($(FLOOR)/bin/python -V), TensorFlow, Keras and the rest as in requirements-floor.txt"
+	PYTHONPATH=$(CURDIR) $(FLOOR)/bin/python -m pytest $(NOT_ON_FLOOR:%=--ignore=tests/test_%.py) $(ARGS)
 
 lint: $(VENV)/.dev ## check style and formatting
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 from measuring import BATCH, OUT, PAPERS_WAY, XC10, filled, in_turns, note, papers_way, row, settings
 
-from birdlib import batches, chance, draws, features, layers, models, runs, series, sources, stages, store, training
+from birdlib import batches, chance, device, features, layers, models, runs, series, sources, stages, store, training
 from birdlib import config as configs
 
 WEIGHTS = XC10.parents[1] / "weights" / "resnet50_imagenet_notop.weights.h5"
@@ -23,7 +23,7 @@ def cpu_chunk(repeats: int) -> Iterator[dict[str, object]]:
         table = table.assign(primary_label=table["filename"].str.rpartition("/")[0])
         labels = sorted(table["primary_label"].unique())
         feed = batches.TrainingBatches(table, labels, sources.by_settings(config.data.dir, config), config, BATCH)
-        device, image = on_the_device(config), papers_way(settings(**{"augmentation.where": "host"}))
+        made, image = on_the_device(config), papers_way(settings(**{"augmentation.where": "host"}))
 
         def paper(turn: int) -> None:
             for slot, one in enumerate(feed.plan.epoch(turn)[:BATCH]):
@@ -31,7 +31,7 @@ def cpu_chunk(repeats: int) -> Iterator[dict[str, object]]:
 
         def ours(turn: int) -> None:
             inputs, _ = feed.batch(turn, 0)
-            device.predict_on_batch(inputs)
+            made.predict_on_batch(inputs)
 
         ways = {"paper": paper, "ours": ours}
         for way in ways.values():  # filters and plans are made, and the layers compiled, once
@@ -45,12 +45,9 @@ def cpu_chunk(repeats: int) -> Iterator[dict[str, object]]:
 
 def on_the_device(config: configs.Config) -> keras.Model:
     """The image layers as training calls them; of each image only the maximum is handed back."""
-    inputs = {
-        "audio": keras.Input((config.chunk_samples,), dtype="int16", name="audio"),
-        "chance": keras.Input((draws.count(config),), name="chance"),
-    }
-    images = layers.Images(config)(inputs["audio"], inputs["chance"])
-    return features.extractor(keras.Model(inputs, keras.ops.max(images, axis=(1, 2, 3))), True)
+    images = keras.Input(config.image_shape)
+    loudest = keras.Model(images, keras.ops.max(images, axis=(1, 2, 3)))
+    return features.extractor(layers.joined(loudest, config, together=device.together(config)), True)
 
 
 # ---- feature_views

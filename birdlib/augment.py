@@ -124,9 +124,15 @@ def preview(name: str, samples: np.ndarray, config: Config, seeds: list[int]) ->
 
 def limits(config: Config) -> dict[str, dict[str, str]]:
     """How often each effect is applied, and how far it may go at the settings' strength, in words."""
-    ends = {name: amount(name, ranges(config)[name] | fixed) for name, fixed in furthest(config).items()}
-    chances = {name: f"{getattr(config.augmentation, name).probability:.0%} of chunks" for name in EFFECTS}
-    return {name: {"applied to": chances[name], "at most": ends[name]} for name in EFFECTS}
+    rows = {}
+    for name in EFFECTS:
+        arguments = ranges(config)[name]
+        ends = amount(name, arguments | furthest(config)[name])
+        if name in ("time_stretch", "pitch_shift"):  # they go both ways
+            ends = f"{amount(name, arguments)} or {ends}"
+        chance = getattr(config.augmentation, name).probability
+        rows[name] = {"applied to": f"{chance:.0%} of chunks", "at most": ends}
+    return rows
 
 
 def amount(name: str, arguments: dict[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""What watches a training: the checkpoint, the progress bar, the clock, a stop where the loss is no number any more."""
+"""What watches a training: the checkpoint, the progress bar, the clock and its limit, a loss that is no number."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def told(history: pd.DataFrame, settings: Phase) -> str:
         if lowered
         else f"was never lowered: the validation loss never stood still for {settings.plateau_patience} epochs"
     )
-    end = (
-        f"Training ended early after epoch {number[-1]}: {settings.early_stopping_patience} epochs with no lower loss."
-        if epochs < settings.epochs
-        else f"All {epochs} epochs were trained."
-    )
+    end = f"All {epochs} epochs were trained."
+    if epochs < settings.epochs:
+        end = f"Training ended early after epoch {number[-1]}: "
+        waited = number[-1] - best >= settings.early_stopping_patience
+        end += f"{settings.early_stopping_patience} epochs with no lower loss." if waited else "its time was over."
     return (
         f"The lowest validation loss was in epoch {best} (counted from 0), whose weights are kept. The learning rate "
         f"{lowered_text}. {end}"
@@ -90,6 +90,31 @@ class Seconds(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Stop the clock."""
         self.taken.append(round(time.perf_counter() - self._began, 2))
+
+
+class TimeLimit(keras.callbacks.Callback):
+    """Ends a training in time: within an epoch, if need be, and so early that the validation after it still fits.
+
+    The epoch is validated and may be the best one as any other.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__()
+        self._limit_s, self._validation_s = limit_s, 0.0
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Start the clock."""
+        self._began = self._last_batch = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Stop if what is left is needed for the validation."""
+        self._last_batch = time.perf_counter()
+        if self._last_batch - self._began + self._validation_s > self._limit_s:
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """See how long validation takes."""
+        self._validation_s = max(self._validation_s, time.perf_counter() - self._last_batch)
 
 
 class Progress(keras.callbacks.Callback):

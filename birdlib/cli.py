@@ -11,8 +11,11 @@ from typing import Annotated
 import typer
 
 import birdlib
+from birdlib import cli_kaggle
+from birdlib.cli_settings import settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.add_typer(cli_kaggle.app, name="kaggle")
 
 
 @app.callback(invoke_without_command=True)
@@ -26,7 +29,9 @@ def _birdlib(version: Annotated[bool, typer.Option("--version", help="Print the 
 @app.command()
 def run(
     config: Annotated[str | None, typer.Option(help="sample, paper, or a YAML file. [default: sample]")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of recordings. [default: the built-in sample]")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of recordings, or kaggle:birdclef-2024. [default: the sample]")
+    ] = None,
     run_dir: Annotated[Path | None, typer.Option(help="Run folder. [default: runs/<config>]")] = None,
     setting: Annotated[
         list[str] | None,
@@ -38,7 +43,7 @@ def run(
     only: Annotated[str | None, typer.Option(help="Run this stage alone.")] = None,
 ) -> None:
     """Run the six notebooks. What is unchanged is not run again."""
-    overrides = _settings(setting or [])
+    overrides = settings(setting or [])
     from birdlib import series
 
     try:
@@ -98,9 +103,7 @@ def predict(
     sample: Annotated[Path | None, typer.Option(help="sample_submission.csv. [default: beside the audio]")] = None,
     budget_minutes: Annotated[float | None, typer.Option(help="Stop then, and fill up with class priors.")] = None,
     workers: Annotated[int, typer.Option(help="Processes; 0: one a core.", min=0)] = 0,
-    runtime: Annotated[
-        str, typer.Option(help="auto (the fastest installed), openvino, onnxruntime, keras.")
-    ] = "auto",
+    runtime: Annotated[str, typer.Option(help="auto (the fastest installed), openvino, onnxruntime, keras.")] = "auto",
 ) -> None:
     """Hear recordings of any length, and write a submission, a table, Raven selections or Audacity labels."""
     from birdlib import predicting
@@ -139,15 +142,6 @@ def main() -> None:
             raise
         print(f"birdlib: {error}", file=sys.stderr)
         sys.exit(1)
-
-
-def _settings(texts: list[str]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in texts]
-    if bad := [text for text, (key, equals, _) in zip(texts, pairs, strict=True) if not (key and equals)]:
-        from birdlib.config import ConfigError
-
-        raise ConfigError(f"--set takes key=value, such as --set phase_1.epochs=3, not {bad[0]!r}")
-    return {key.strip(): value for key, _, value in pairs}
 
 
 def _report(folder: Path) -> None:

@@ -110,7 +110,7 @@ def mapping(values: Mapping[str, Any] | str | None, where: str = "overrides") ->
 
 def _override(config: Config, values: Mapping[str, Any], where: str) -> Config:
     tree = config.model_dump()
-    for key, value in _flat(values):
+    for key, value in flat(values):
         annotation = _annotation(key, where)
         *parents, leaf = key.split(".")
         branch = tree
@@ -123,11 +123,12 @@ def _override(config: Config, values: Mapping[str, Any], where: str) -> Config:
         raise ConfigError(f"{where}: {_in_words(error)}") from None
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested values as (dotted key, value); what is dotted already stays."""
     pairs = []
     for key, value in values.items():
         inner = isinstance(value, Mapping)
-        pairs += _flat(value, f"{prefix}{key}.") if inner else [(f"{prefix}{key}", value)]
+        pairs += flat(value, f"{prefix}{key}.") if inner else [(f"{prefix}{key}", value)]
     return pairs
 
 

@@ -85,6 +85,17 @@ def jit(config: Config) -> bool | str:
     return False if keras.backend.backend() == "tensorflow" and kind() == "cpu" else "auto"
 
 
+def together(config: Config) -> int | None:
+    """How many samples `birdlib.layers.Images` makes into images at a time; None: a whole batch.
+
+    TensorFlow on a CPU asks the system for every buffer anew. Those of a whole batch (frames of 128 chunks: 336 MB) are
+    mapped page by page each time, which costs more than the arithmetic; those of eight chunks are used again. XLA plans
+    its buffers beforehand, but is slow within a loop: jax is better off with the whole batch.
+    """
+    small = keras.backend.backend() == "tensorflow" and kind() == "cpu" and replicas(config) == 1
+    return 8 if small else None
+
+
 def _backend():
     return importlib.import_module(keras.backend.backend())
 

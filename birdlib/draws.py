@@ -53,6 +53,19 @@ def of(config: Config, epoch: int, slots: Sequence[int]) -> np.ndarray:
     return drawn
 
 
+def told(drawn: np.ndarray, config: Config) -> list[str]:
+    """The effects that each sample's numbers apply on the device, in words: "pitch shift, cut-out", or "nothing".
+
+    ``drawn``: the numbers of `of` or of `mixed`.
+    """
+    settings, on = config.augmentation, {}
+    for name, where in places(config).items():
+        mine, is_here = drawn[:, where], settings.where == "device" or name in ("cut_out", "mixup")
+        applied = mine[:, 1] > 0 if name == "mixup" else mine[:, 0] < getattr(settings, name).probability
+        on["cut-out" if name == "cut_out" else name.replace("_", " ")] = applied & is_here & (settings.strength > 0)
+    return [", ".join(name for name in on if on[name][row]) or "nothing" for row in range(len(drawn))]
+
+
 def mixed(
     drawn: np.ndarray, targets: np.ndarray, config: Config, epoch: int, slots: Sequence[int], shards: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:

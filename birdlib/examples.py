@@ -45,39 +45,43 @@ def recording(table: pd.DataFrame, most_chunks: int = 24) -> str:
 
 def silent_and_kept(table: pd.DataFrame, energy: str, count: int = 4) -> pd.DataFrame:
     """Silent chunks from the faintest to the loudest, each of another recording, then the loudest chunk of each of
-    those recordings; without silent chunks, the faintest kept ones.
+    those recordings; without silent chunks, the faintest kept ones alone.
 
     ``table``: a row a chunk, with filename, start_s, primary_label, kept and the column ``energy``.
     """
-    silent = table[~table["kept"]] if (~table["kept"]).any() else table
-    word = "kept" if silent is table else "silent"
+    silent = table[~table["kept"]]
+    if silent.empty:
+        faintest = table.sort_values(energy, kind="stable").drop_duplicates("filename")
+        return _titled(faintest.head(count), "kept: {}", energy).reset_index(drop=True)
     ranked = silent.sort_values(energy, kind="stable").drop_duplicates("filename")
     chosen = ranked.iloc[np.unique(np.linspace(0, len(ranked) - 1, count).round().astype(int))]
     loudest = table.loc[table.groupby("filename")[energy].idxmax()].set_index("filename", drop=False)
     partners = loudest.loc[chosen["filename"]]
     return pd.concat(
-        [_titled(chosen, word + ": {}", energy), _titled(partners, "loudest of {}", energy)], ignore_index=True
+        [_titled(chosen, "silent: {}", energy), _titled(partners, "loudest of {}", energy)], ignore_index=True
     )
 
 
 def _titled(chunks: pd.DataFrame, words: str, energy: str) -> pd.DataFrame:
     titles = [
-        f"{words.format(name)}\nenergy {value:.2g}"
+        f"{words.format(name)}\nenergy {np.format_float_positional(value, 2, fractional=False, trim='-')}"
         for name, value in zip(chunks["filename"], chunks[energy], strict=True)
     ]
     return chunks[PLACE].assign(title=titles)
 
 
 def full(run: Run, chunks: pd.DataFrame, looked_at: int = 60) -> pd.Series:
-    """Of the first chunks the one whose song stands out most, but no zero-padded tail and none with a gap.
+    """Of the first chunks the one that is fullest of clear song, with sound at all times and pitches around it.
 
-    How much stands out is told from the image, whose every value is relative to its loudest: the darker on average.
+    Told from the image: how far each frame's loudest band stands out of its upper quarter, on average; noise has no
+    such band. What is black, as a padded tail is, or pitches that were filtered out before, counts against a chunk.
     """
-    source, clearest, darkest = sources.by_settings(run.data_dir, run.config), chunks.iloc[0], np.inf
+    source, clearest, most = sources.by_settings(run.data_dir, run.config), chunks.iloc[0], -np.inf
     for _, chunk in chunks.iloc[:looked_at].iterrows():
-        samples = source.read(chunk["filename"], chunk["start_s"])
-        if np.mean(samples == 0) < 0.02 and (grey := spectrogram.image(samples, run.config).mean()) < darkest:
-            clearest, darkest = chunk, grey
+        grey = spectrogram.image(source.read(chunk["filename"], chunk["start_s"]), run.config)[..., 0]
+        stands_out = np.mean(grey.max(axis=0) - np.quantile(grey, 0.75, axis=0)) * np.mean(grey > 0)
+        if stands_out > most:
+            clearest, most = chunk, stands_out
     return clearest
 
 
@@ -85,7 +89,7 @@ def changed(before: pd.DataFrame, after: pd.DataFrame, names: Mapping[str, str],
     """Chunks that two classifiers see differently: those that became right, then those that became wrong.
 
     Both: predictions of the same chunks, with filename, start_s, primary_label and a column a class. Within each kind,
-    those whose right species' probability changed most come first, and no recording twice.
+    those whose right species' probability changed most come first, and no species comes twice.
     """
     labels = _classes(before)
     truth = before["primary_label"].to_numpy()
@@ -101,7 +105,7 @@ def changed(before: pd.DataFrame, after: pd.DataFrame, names: Mapping[str, str],
     ]
     better = table[(first != truth) & (then == truth)].sort_values("gain", ascending=False, kind="stable")
     worse = table[(first == truth) & (then != truth)].sort_values("gain", kind="stable")
-    better, worse = (part.drop_duplicates("filename") for part in (better, worse))
+    better, worse = (part.drop_duplicates("primary_label") for part in (better, worse))
     of_worse = min(len(worse), max(1, count - len(better)))
     return pd.concat([better.iloc[: count - of_worse], worse.iloc[:of_worse]], ignore_index=True)
 

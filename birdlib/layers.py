@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -19,7 +20,7 @@ from birdlib.layers_wave import Background, Clipping, Filters, GaussianNoise, Ti
 if TYPE_CHECKING:
     from birdlib.config import Config
 
-__all__ = ["CutOut", "Images", "LogMelImage", "MixUp", "as_trained", "cut_out_preview"]
+__all__ = ["CutOut", "Images", "LogMelImage", "MixUp", "as_trained", "cut_out_preview", "joined"]
 
 
 class LogMelImage(OnDevice):
@@ -90,11 +91,15 @@ class Images(OnDevice):
     ----------
     config : its ``augmentation`` section says what is done and how far, its ``spectrogram`` section what the image is.
     background : int16 (chunks, samples), as `birdlib.backgrounds.pool` gives it; None where that is off.
+    together : how many samples are made into images at a time; None: the whole batch, as a GPU has it best.
     """
 
-    def __init__(self, config: Config, background: np.ndarray | None = None, **kwargs) -> None:
+    def __init__(
+        self, config: Config, background: np.ndarray | None = None, together: int | None = None, **kwargs
+    ) -> None:
         super().__init__(**kwargs)
         self.image = LogMelImage(config)
+        self.together = together
         self.effects: dict[str, list[tuple[Effect, slice]]] = {"wave": [], "mel": [], "image": []}
         where = draws.places(config)
         if config.augmentation.where == "device":
@@ -120,12 +125,28 @@ class Images(OnDevice):
 
     def call(self, audio, chance, training=None):
         """Images of a batch."""
+        make = self._grey_in_groups if self.together else self._grey
+        grey = make(audio, chance, training)
+        if training:
+            grey = self._changed("image", grey[..., None], chance)[..., 0]
+        return coloured(grey)
+
+    def _grey(self, audio, chance, training):
+        samples = ops.cast(audio, "float32")
         if not training:
-            return self.image(audio)
-        samples = self._changed("wave", ops.cast(audio, "float32"), chance)
-        power = self._changed("mel", self.image.power(samples), chance)
-        grey = self._changed("image", self.image.grey(power)[..., None], chance)
-        return coloured(grey[..., 0])
+            return self.image.grey(self.image.power(samples))
+        power = self.image.power(self._changed("wave", samples, chance))
+        return self.image.grey(self._changed("mel", power, chance))
+
+    def _grey_in_groups(self, audio, chance, training):
+        """The same, some samples at a time; silence fills the last group up, and is cut off again."""
+        rows, size = ops.shape(audio)[0], self.together
+        missing = -(-rows // size) * size - rows
+        groups = tuple(
+            ops.reshape(ops.pad(each, ((0, missing), (0, 0))), (-1, size, each.shape[1])) for each in (audio, chance)
+        )
+        grey = ops.map(lambda group: self._grey(*group, training), groups)
+        return ops.reshape(grey, (-1, *grey.shape[-2:]))[:rows]
 
     def _changed(self, stage: str, x, chance):
         for effect, numbers in self.effects[stage]:
@@ -140,6 +161,26 @@ class Images(OnDevice):
 def coloured(grey):
     """Grey levels (batch, n_mels, frames) as three equal channels: (batch, n_mels, frames, 3)."""
     return ops.repeat(ops.expand_dims(grey, -1), 3, axis=-1)
+
+
+def joined(
+    model: keras.Model, config: Config, background: np.ndarray | None = None, together: int | None = None
+) -> keras.Model:
+    """A model of images behind the layers that make them, for training.
+
+    Parameters
+    ----------
+    model : images (batch, n_mels, frames, 3) -> anything.
+    background, together : as `Images` takes them.
+
+    Returns
+    -------
+    joined : its inputs are a batch's: ``audio`` int16 (batch, samples) and ``chance`` float32 (batch, numbers).
+    """
+    audio = keras.Input((config.chunk_samples,), dtype="int16", name="audio")
+    numbers = keras.Input((draws.count(config),), dtype="float32", name="chance")
+    images = Images(config, background, together)(audio, numbers)
+    return keras.Model({"audio": audio, "chance": numbers}, model(images))
 
 
 def as_trained(inputs: dict[str, np.ndarray], config: Config, background: np.ndarray | None = None) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 from birdlib import metadata
 
 SHORT_S, LONG_S = 5.0, 300.0
+FULL_SCALE = 0.999
 USED = {
     "primary_label": "the species: what is learnt",
     "filename": "where the recording lies",
@@ -75,6 +77,18 @@ def names(recordings: pd.DataFrame) -> dict[str, str]:
     return {label: label for label in recordings["primary_label"].unique()} | common[~shared].to_dict()
 
 
+def spread(counts: pd.Series, names: Mapping[str, str]) -> str:
+    """How many recordings the rarest and the commonest label have: "10 of each", "from 1 (Koel) to 500 (Iora)".
+
+    ``counts``: index label, value a count, the largest first; ``names``: as `names` gives them.
+    """
+    most, least = counts.index[0], counts.index[-1]
+    if counts[most] == counts[least]:
+        return f"{counts[most]:,} of each"
+    one = ", for one" if (counts == counts[least]).sum() > 1 else ""
+    return f"from {counts[least]:,} ({names[least]}{one}) to {counts[most]:,} ({names[most]})"
+
+
 def types(recordings: pd.DataFrame) -> pd.Series:
     """Recordings of each kind of sound ("song", "flight call", ...), most first; one of two kinds counts for both."""
     found = Counter(kind for text in recordings["type"].dropna() for kind in set(_kinds(text)))
@@ -98,25 +112,77 @@ def background(recordings: pd.DataFrame) -> pd.Series:
 
 
 def odd(recordings: pd.DataFrame) -> pd.DataFrame:
-    """Readable files that differ from the rest: no error, but worth a look.
+    """Recordings that differ from the rest by their metadata or their files' headers: no error, but worth a look.
 
     Returns
     -------
-    table : indexed by what is odd; ``recordings`` (how many) and ``such as`` (one of them).
+    table : indexed by what is odd; ``recordings`` (how many) and ``such as`` (up to three of them). Where no file was
+        opened, only what the metadata tell.
     """
-    known = recordings[recordings["duration_s"].notna()]
-    usual_hz, usual_channels = (known[column].mode() for column in ("sample_rate_hz", "channels"))
-    found = {
-        f"shorter than {SHORT_S:g} s": known["duration_s"] < SHORT_S,
-        f"longer than {LONG_S:g} s": known["duration_s"] > LONG_S,
-        f"not at {int(usual_hz.iloc[0]) if len(usual_hz) else 0:,} Hz": ~known["sample_rate_hz"].isin(usual_hz[:1]),
-        "not of as many channels as most": ~known["channels"].isin(usual_channels[:1]),
+    names = recordings["filename"]
+    found = {"file of the same name in another folder": names.str.rpartition("/")[2].duplicated(keep=False)}
+    known = recordings["sample_rate_hz"].notna()
+    return _found(found | (_odd_headers(recordings, known) if known.any() else {}), names)
+
+
+def _odd_headers(recordings: pd.DataFrame, known: pd.Series) -> dict[str, pd.Series]:
+    seconds, rates, channels = (recordings[name] for name in ("duration_s", "sample_rate_hz", "channels"))
+    usual_hz, usual_channels = rates[known].mode()[0], channels[known].mode()[0]
+    channel = "not mono" if usual_channels == 1 else f"not of {usual_channels} channels"
+    return {
+        f"shorter than {SHORT_S:g} s": seconds < SHORT_S,
+        f"longer than {LONG_S:g} s": seconds > LONG_S,
+        "header does not say how long": known & seconds.isna(),
+        f"not at {usual_hz:,} Hz": known & (rates != usual_hz),
+        channel: known & (channels != usual_channels),
     }
+
+
+def odd_sound(
+    recordings: pd.DataFrame, chunks: pd.DataFrame, audio_hash: pd.Series, length_s: float, tail_s: float
+) -> pd.DataFrame:
+    """Recordings that differ from the rest once they are heard: what only decoding them shows.
+
+    Parameters
+    ----------
+    chunks, audio_hash : of a `birdlib.chunks.Index`: a row a chunk, and what is the same where the audio is.
+    length_s : of a chunk; tail_s : up to this much at a recording's end belongs to no chunk.
+
+    Returns
+    -------
+    table : as `odd`'s. A recording that breaks off is found where a chunk or more of it is missing.
+    """
+    by_file = chunks.groupby("filename").agg(end_s=("start_s", "max"), peak=("peak", "max"))
+    heard = recordings.set_index("filename").join(by_file, how="inner").assign(audio_hash=audio_hash)
+    labels = heard.groupby("audio_hash")["primary_label"].transform("nunique")
+    names = pd.Series(heard.index, index=heard.index)
+    found = {
+        "nothing but zeros": heard["peak"] == 0,
+        "breaks off before the length that its header says": heard["duration_s"] > heard["end_s"] + length_s + tail_s,
+        "the same audio as another": heard["audio_hash"].duplicated(keep=False),
+        "the same audio as one of another species": labels > 1,
+        "reaches full scale, as clipped audio does": heard["peak"] >= FULL_SCALE,
+    }
+    return _found(found, names)
+
+
+def _found(found: dict[str, pd.Series], names: pd.Series) -> pd.DataFrame:
     rows = {
-        what: {"recordings": int(which.sum()), "such as": known.loc[which, "filename"].iloc[0] if which.any() else ""}
+        what: {"recordings": int(which.sum()), "such as": ", ".join(names[which].head(3))}
         for what, which in found.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def files_told(seconds: pd.Series, errors: int, left_out: int) -> str:
+    """What was found in the files, as points of a list. ``seconds``: lengths of the readable ones; none: no audio."""
+    aside = f"- **Files or rows set aside or repaired: {errors}**" + (", each with its reason above" if errors else "")
+    if seconds.empty:
+        return f"{aside}. The audio is not here: no file was opened, and no other notebook can run."
+    known = seconds.dropna()
+    hours = f"{known.sum() / 3600:,.2f} hours, from {known.min():.1f} s to {known.max():,.1f} s"
+    return f"""{aside}; species that lost all audio: {left_out}.
+- {len(seconds):,} files can be read, {hours}. A network needs pieces of one length: that is the next notebook."""
 
 
 def people(recordings: pd.DataFrame) -> dict[str, float]:

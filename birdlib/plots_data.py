@@ -25,6 +25,7 @@ from birdlib.plots_style import (
     limit_for,
     mark,
     new_axes,
+    only_title,
     plain_log_axis,
     plural,
     species_rows,
@@ -44,7 +45,9 @@ def class_counts(
     """
     known = counts.dropna().sort_values(ascending=False, kind="stable")
     title += f": {known.sum():,.0f} in {len(known)} species"
-    title += f", from {known.min():,.0f} to {known.max():,.0f}, median {known.median():,.0f}" if len(known) > 1 else ""
+    if len(known) > 1:
+        alike, ends = known.min() == known.max(), f"{known.min():,.0f} to {known.max():,.0f}"
+        title += f", {known.min():,.0f} of each" if alike else f", from {ends}, median {known.median():,.0f}"
     title += left_out(len(counts) - len(known), "without a count")
     figure, panels, size, width_in = species_rows(list(known.index), title, "recordings", names)
     values, texts = known.to_numpy(float), [f"{value:,.0f}" for value in known]
@@ -84,6 +87,8 @@ def ranking(counts: pd.Series, title: str, xlabel: str, most: int = 12) -> Figur
     ``counts``: index name, value a count, in any order.
     """
     ranked = counts.sort_values(ascending=False, kind="stable")
+    if ranked.empty:
+        return only_title(f"{title}: there are none")
     top, rest = ranked.iloc[:most], ranked.iloc[most:]
     figure, axes = new_axes(0.95 + 0.22 * max(len(top) + bool(len(rest)), 3), title, xlabel, "")
     values, texts = [float(value) for value in top], [f"{value:,.0f}" for value in top]
@@ -118,6 +123,8 @@ def ratings(values: pd.Series) -> Figure:
     """
     rated = values[values > 0]
     title = f"Ratings of {plural(len(rated), 'recording')}" + left_out(len(values) - len(rated), "without a rating")
+    if rated.empty:
+        return only_title(title)
     figure, axes = new_axes(2.4, title, "rating (5 = best)", "recordings")
     counts = ((2 * rated).round() / 2).value_counts().sort_index()
     axes.bar(counts.index, counts, width=0.36, color=BLUE)
@@ -143,6 +150,8 @@ def places(latitude: pd.Series, longitude: pd.Series) -> Figure:
     (middle, half), stretch = _frame(east, north)
     title = f"{plural(len(east), 'recording')} by place"
     title += left_out(len(known) - len(east), "without a place")
+    if not len(east):
+        return only_title(title)
     height_in = min(1.3 + 7.6 * half[1] * stretch / half[0], 6.6)
     figure, axes = new_axes(height_in, title, "longitude", "latitude")
     axes.add_patch(PathPatch(_land(), facecolor="#ececec", edgecolor=GREY, linewidth=0.6, zorder=0.5))

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import PowerNorm
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import PercentFormatter
@@ -20,10 +21,12 @@ from scipy.spatial.distance import squareform
 from birdlib.plots_sound import decibel_bar, draw_image
 from birdlib.plots_style import (
     BLUE,
+    INK,
     MANY_CLASSES,
     RED,
     Figure,
     left_out,
+    legend,
     named,
     new_axes,
     new_figure,
@@ -42,45 +45,66 @@ _SHARES = ScalarMappable(PowerNorm(0.5, 0, 1), mpl.colormaps["viridis"].with_ext
 
 @styled
 def comparison(
-    values: pd.Series, chance: float | None = None, title: str = "Results side by side", xlabel: str = "accuracy"
+    values: pd.Series,
+    chance: float | None = None,
+    title: str = "Results side by side",
+    xlabel: str = "accuracy",
+    intervals: Mapping[str, tuple[float, float]] | None = None,
 ) -> Figure:
-    """Scores (0 to 1) as bars, first on top, each with its number; ``chance``: and how many times that it is."""
+    """Scores (0 to 1) as bars, first on top, each with its number; ``chance``: and how many times that it is.
+
+    ``intervals``: name -> low and high end of the score's 95 % interval, for those that have one; drawn as whiskers.
+    """
     known = values.dropna()
     scores = known.to_numpy(float)
+    ends = [(intervals or {}).get(name, (score, score)) for name, score in known.items()]
+    ends = np.nan_to_num(np.array(ends, float).reshape(-1, 2), nan=0.0)
     title += left_out(len(values) - len(known), "missing")
     title += f"; dashed: chance, {chance:.2%}" if chance else ""
+    title += "; whiskers: 95 % intervals" if intervals else ""
     figure, axes = new_axes(0.95 + 0.34 * max(len(known), 2), title, xlabel, "")
     texts = [f"{score:.1%}" if score >= 0.001 or not score else f"{score:.2%}" for score in scores]
     if chance:
         beside = [f"  ({score / chance:,.3g} × chance)" if score != chance else "" for score in scores]
         texts = [text + times for text, times in zip(texts, beside, strict=True)]
         axes.axvline(chance, color=RED, linestyle="--", linewidth=1.4)
-    share_rows(axes, scores, known.index, texts)
+    share_rows(axes, scores, known.index, texts, np.maximum(scores, ends[:, 1]))
+    for row, (low, high) in enumerate(ends):
+        if high > low:
+            axes.errorbar((low + high) / 2, row, xerr=(high - low) / 2, color=INK, linewidth=1.4, capsize=4)
     axes.set_xlim(0, max(axes.get_xlim()[1], 1.05 * (chance or 0)))
     return figure
 
 
 @styled
 def per_class(table: pd.DataFrame, names: Mapping[str, str] | None = None) -> Figure:
-    """Recall of each species, best first, with the number of its chunks.
+    """Recall and precision of each species, best recall first, with the number of its chunks.
 
-    ``table``: index label, columns recall (0 to 1) and chunks (a count); species without a recall are left out.
-    ``names``: common names by label.
+    ``table``: index label, columns recall, precision (0 to 1; nan where it is never predicted) and chunks (a count);
+    species without a recall are left out. ``names``: common names by label.
     """
     ranked = table.dropna(subset=["recall"]).sort_values(["recall", "chunks"], ascending=False, kind="stable")
     mean = ranked["recall"].mean() if len(ranked) else 0.0
-    title = f"Share of each species' chunks recognised: {len(ranked)} species, mean {mean:.1%} (dashed)"
+    title = f"Recall and precision by chunk: {len(ranked)} species, mean recall {mean:.1%} (dashed)"
     title += left_out(len(table) - len(ranked), "without a chunk")
-    figure, panels, size, _ = species_rows(list(ranked.index), title, "recall", names)
+    figure, panels, size, _ = species_rows(list(ranked.index), title, "share", names, extra_in=0.3)
+    large = len(panels) == 1
+    looks = {
+        "recall": {"marker": "o", "color": BLUE, "markersize": 5 if large else 3},
+        "precision": {"marker": "D", "color": INK, "markersize": 6 if large else 4, "markerfacecolor": "none"},
+    }
     for axes, part, y in panels:
-        recall, counts = ranked["recall"].to_numpy(float)[part], ranked["chunks"].fillna(0).to_numpy()[part]
-        axes.hlines(y, 0, recall, color=BLUE, linewidth=1)
-        axes.plot(recall, y, "o", color=BLUE, markersize=5 if len(panels) == 1 else 3)
+        rows = ranked.iloc[part]
+        axes.hlines(y, 0, rows["recall"].to_numpy(float), color=BLUE, linewidth=1)
+        for name, look in looks.items():
+            axes.plot(rows[name].to_numpy(float), y, linestyle="none", clip_on=False, **look)
         axes.axvline(mean, color=RED, linestyle="--", linewidth=1, zorder=0.5)
-        write(axes, 1.03, [f"{value:.0%} of {n:,.0f}" for value, n in zip(recall, counts, strict=True)], size)
-        axes.set_xlim(0, 1.2 if len(panels) == 1 else 2.1)
-        axes.set_xticks((0, 0.25, 0.5, 0.75, 1) if len(panels) == 1 else (0, 0.5, 1))
+        counted = zip(rows["recall"], rows["chunks"].fillna(0), strict=True)
+        write(axes, 1.03 if large else 1.1, [f"{value:.0%} of {n:,.0f}" for value, n in counted], size)
+        axes.set_xlim(-0.02 if large else -0.06, 1.2 if large else 2.1)
+        axes.set_xticks((0, 0.25, 0.5, 0.75, 1) if large else (0, 0.5, 1))
         axes.xaxis.set_major_formatter(PercentFormatter(1))
+    legend(figure, [Line2D([], [], linestyle="none", label=name, **look) for name, look in looks.items()])
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -97,7 +98,7 @@ def _grid(count: int, most: int) -> tuple[int, int]:
 def _wrapped(titles: Iterable[object], width_in: float, size: float) -> tuple[list[str], int]:
     """The titles in lines that fit the width, their own line breaks kept, and the lines of the longest."""
     most = {"width": int(width_in * 72 / (0.56 * size)), "break_on_hyphens": False}
-    parts = [str(title).replace(" %", "\N{NO-BREAK SPACE}%").split("\n") for title in titles]
+    parts = [re.sub(r" (%|k?Hz|dB)", "\N{NO-BREAK SPACE}\\1", str(title)).split("\n") for title in titles]
     texts = ["\n".join(textwrap.fill(line, **most) for line in lines) for lines in parts]
     return texts, max([text.count("\n") + 1 for text in texts], default=1)
 

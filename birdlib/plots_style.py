@@ -88,6 +88,11 @@ def new_figure(height_in: float, title: str = "") -> Figure:
     return figure
 
 
+def only_title(title: str) -> Figure:
+    """A line in a figure's place, where there is nothing to draw: empty axes would look like a fault."""
+    return new_figure(0.35, title)
+
+
 def new_axes(height_in: float, title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     """A figure of one panel."""
     figure = new_figure(height_in, title)
@@ -141,12 +146,17 @@ def limit_for(values: np.ndarray, texts: Sequence[str], size: float, width_in: f
     return float(max(np.asarray(values, float) / left, default=0)) or 1.0
 
 
-def share_rows(axes: Axes, shares: np.ndarray, names: Sequence[Any], texts: Sequence[str]) -> None:
-    """A named bar a share (0 to 1), first on top, its text beside it; the axis counts in per cent, and to no more."""
-    names = [str(name) for name in names]
+def share_rows(
+    axes: Axes, shares: np.ndarray, names: Sequence[Any], texts: Sequence[str], beyond: np.ndarray | None = None
+) -> None:
+    """A named bar a share (0 to 1), first on top, its text beside it; the axis counts in per cent, and to no more.
+
+    ``beyond``: where the texts begin, if not at the bars' ends.
+    """
+    names, beyond = [str(name) for name in names], shares if beyond is None else beyond
     axes.barh(np.arange(len(shares)), shares, height=0.62, color=BLUE)
-    write(axes, shares, texts)
-    limit = limit_for(shares, texts, 8.5, WIDTH_IN - 0.4 - text_in(names, 8))
+    write(axes, beyond, texts)
+    limit = limit_for(beyond, texts, 8.5, WIDTH_IN - 0.4 - text_in(names, 8))
     axes.set_xticks(MaxNLocator(8, steps=[1, 2, 5, 10]).tick_values(0, min(limit, 1)))
     axes.set_xlim(0, limit)
     axes.xaxis.set_major_formatter(PercentFormatter(1))

@@ -101,18 +101,24 @@ def _mark_best(axes: Axes, epoch: float, value: float, text: str) -> None:
 def whole_run(history: pd.DataFrame, title: str = "") -> Figure:
     """Loss and accuracy of several phases, one after the other on one axis of epochs (figures 12 and 16).
 
-    ``history``: rows as in `curves`, epoch counted on over the phases, and a column phase ("I", "II").
+    ``history``: rows as in `curves`, epoch counted on over the phases, and a column phase ("I", "II"). Where a column
+    best (bool) is true, the epoch is ringed as the one whose weights its phase keeps.
     """
     figure, panels = _pair(title)
+    best = history[history["best"]] if "best" in history else history.iloc[:0]
+    ring = {"marker": "o", "color": RED, "markersize": 9, "markerfacecolor": "none", "linestyle": "none"}
     for name, axes in panels.items():
         for prefix, colour, marker, line in _LINES.values():
             for _, phase in history.groupby("phase", sort=False):
                 style = {"color": colour, "marker": marker, "markersize": 3, "linewidth": 1.4}
                 axes.plot(phase["epoch"], phase[prefix + name], line, **style)
+        if len(best):
+            axes.plot(best["epoch"], best[f"val_{name}"], clip_on=False, **ring)
         _epoch_axis(axes, history["epoch"].to_numpy(float))
         _mark_phases(axes, history)
     _from_zero(panels)
-    legend(figure, [_key(colour, line, label, marker) for label, (_, colour, marker, line) in _LINES.items()])
+    keys = [_key(colour, line, label, marker) for label, (_, colour, marker, line) in _LINES.items()]
+    legend(figure, [*keys, *([Line2D([], [], label="the weights a phase keeps", **ring)] if len(best) else [])])
     return figure
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
+from birdlib import competition, parameters
 from birdlib.stages import (
     STAGES,
     RunError,
@@ -169,19 +170,25 @@ def open_run(
     stage_name : such as "04_phase_1".
     config : a preset or a YAML file; None: the run folder's own ``config.yaml``, or ``sample`` in a new folder.
     run_dir : the run folder; None: ``runs/<config>``.
-    data_dir : the folder of recordings, short for the override ``data.dir``.
+    data_dir : the folder of recordings, short for the override ``data.dir``; or ``kaggle:birdclef-2024``, for a
+        competition's data by `birdlib.competition`.
     overrides : dotted settings on top.
 
     Raises
     ------
+    birdlib.parameters.ParameterError
+        if papermill gave the notebook a parameter that it does not have.
+    birdlib.competition.CompetitionError
+        if the competition's data cannot be had.
     RunError
         if the folder cannot be written, is in use, lacks an input (the message says which notebook makes it), or
         holds a finished stage that read a setting which would now change.
     birdlib.config.ConfigError
         for settings that do not hold.
     """
+    parameters.refuse_unknown()
     this = stage(stage_name)
-    folder = Path(run_dir or default_dir(config)).expanduser().absolute()
+    folder = Path(str(run_dir or default_dir(config))).expanduser().absolute()  # papermill reads "2024" as a number
     taken = lock(folder, this.name)
     try:
         settled = settle(folder, config, data_dir, overrides, redo=STAGES[STAGES.index(this) :])
@@ -216,7 +223,7 @@ def settle(
     where = data_dir or config.data.dir or (configs.load(own).data.dir if own.exists() else None)
     # Paths are made absolute, so that the folder's own settings mean the same from anywhere.
     paths = {
-        "data.dir": where,
+        "data.dir": competition.folder(where) if where else None,
         "testing.traits_file": config.testing.traits_file,
         "sources.store_dir": config.sources.store_dir,
     }

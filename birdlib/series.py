@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import papermill
-from papermill.clientwrap import PapermillNotebookClient
-from papermill.engines import Engine, papermill_engines
 from tqdm.auto import tqdm
 
-from birdlib import augment, metadata, runs
+from birdlib import augment, competition, deadline, metadata, runs
 from birdlib.config import Config
 from birdlib.stages import STAGES, RunError, Stage, notebook, stage
+
+try:
+    import papermill
+    from papermill.clientwrap import PapermillNotebookClient
+    from papermill.engines import Engine, papermill_engines
+except ModuleNotFoundError as error:  # Colab has none
+    raise RunError(f"the series is run by papermill, and {error.name} is missing: pip install papermill") from error
 
 
 class SeriesError(RuntimeError):
@@ -30,6 +36,8 @@ def run(
     overrides: Mapping[str, Any] | str | None = None,
     first: str | None = None,
     only: str | None = None,
+    last: str | None = None,
+    training_ends: float | None = None,
 ) -> Path:
     """Runs the series; what is unchanged since an earlier run is not run again.
 
@@ -38,6 +46,9 @@ def run(
     config, data_dir, run_dir, overrides : as in `birdlib.runs.open_run`.
     first : a stage or its number ("03"): it and all after it run again.
     only : a stage or its number: it alone runs.
+    last : a stage or its number: those after it do not run.
+    training_ends : when all training has to be over, in seconds since the epoch; each training gets its share of the
+        time (`birdlib.deadline`). None: it takes as long as it takes.
 
     Returns
     -------
@@ -51,10 +62,11 @@ def run(
         before anything runs, if the folder or the settings cannot be used.
     """
     folder = Path(run_dir or runs.default_dir(config)).expanduser().absolute()
-    chosen, again = _chosen(first, only)
+    chosen, again = _chosen(first, only, last)
     with _locked(folder):
         if data_dir:
-            metadata.load(Path(data_dir))  # a folder that is none is said to be none, not to be another
+            data_dir = competition.folder(data_dir)
+            metadata.load(data_dir)  # a folder that is none is said to be none, not to be another
         settings = runs.settle(folder, config, data_dir, overrides, redo=again)
         _check_early(settings)
         if only:
@@ -68,7 +80,10 @@ def run(
                 bar.set_description(one.name)
                 # Asked of each when its turn comes: those before it may have given it other inputs.
                 if one in again or not runs.is_current(one, settings, folder):
-                    _execute(one, folder, bar)
+                    began = time.monotonic()
+                    with _in_time(one, settings, training_ends):
+                        _execute(one, folder, bar)
+                    bar.write(f"{one.name}: finished in {timedelta(seconds=round(time.monotonic() - began))}")
                 else:
                     bar.write(f"{one.name}: unchanged, not run again")
                     bar.update(count)
@@ -87,17 +102,32 @@ def _check_early(settings: Config) -> None:
         metadata.load(settings.data.dir)
 
 
-def _chosen(first: str | None, only: str | None) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
+@contextmanager
+def _in_time(one: Stage, settings: Config, training_ends: float | None) -> Iterator[None]:
+    """Within it, a kernel that starts knows when the trainings of this stage have to be over."""
+    if training_ends is None:
+        yield
+        return
+    before = deadline.end()
+    deadline.set_end(deadline.stage_end(one.name, settings, training_ends))
+    try:
+        yield
+    finally:
+        deadline.set_end(before)
+
+
+def _chosen(first: str | None, only: str | None, last: str | None) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
     """The stages to go through, and those whose earlier results do not count."""
     if first and only:
         raise RunError("give --from or --only, not both")
     if only:
         one = stage(only)
         return (one,), STAGES[STAGES.index(one) :]
+    until = STAGES.index(stage(last)) + 1 if last else len(STAGES)
     if first:
-        rest = STAGES[STAGES.index(stage(first)) :]
-        return rest, rest
-    return STAGES, ()
+        begin = STAGES.index(stage(first))
+        return STAGES[begin:until], STAGES[begin:]
+    return STAGES[:until], ()
 
 
 @contextmanager

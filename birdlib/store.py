@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from filelock import FileLock, Timeout
 
-from birdlib import pcm
+from birdlib import kaggle_places, pcm
 from birdlib.stages import listing_digest
 from birdlib.writing import read_json, write_json
 
@@ -40,8 +40,8 @@ class StoreError(RuntimeError):
 
 def default_dir() -> Path:
     """Where stores lie if ``sources.store_dir`` does not say: Kaggle's scratch disk, else the user's cache folder."""
-    if Path("/kaggle/working").is_dir():
-        return Path("/kaggle/tmp/birdlib")
+    if kaggle_places.here():
+        return kaggle_places.scratch()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "birdlib" / "pcm"
 
 

@@ -20,18 +20,18 @@ from birdlib import (
     chance,
     chunks,
     classifier,
+    deadline,
     device,
-    draws,
     evaluation,
     features,
+    layers,
     models,
     runs,
     sources,
     splits,
 )
 from birdlib.batches import Ahead, PlainBatches, TrainingBatches
-from birdlib.callbacks import Checkpoint, Finite, Progress, Seconds
-from birdlib.layers import Images
+from birdlib.callbacks import Checkpoint, Finite, Progress, Seconds, TimeLimit
 
 if TYPE_CHECKING:
     from birdlib.config import Config
@@ -55,14 +55,6 @@ def fold_data(chunk_table: pd.DataFrame, split_table: pd.DataFrame, fold: int, c
     sides = (splits.side(split_table, part, fold)[["filename", "primary_label"]] for part in ("train", "validation"))
     train, validation = (kept.merge(side, on="filename").reset_index(drop=True) for side in sides)
     return Fold(train, validation, splits.labels(split_table))
-
-
-def joined(model: keras.Model, config: Config) -> keras.Model:
-    """An image classifier behind the image layers: inputs ``audio`` int16 (batch, samples) and ``chance``."""
-    audio = keras.Input((config.chunk_samples,), dtype="int16", name="audio")
-    numbers = keras.Input((draws.count(config),), dtype="float32", name="chance")
-    images = Images(config, backgrounds.pool(config))(audio, numbers)
-    return keras.Model({"audio": audio, "chance": numbers}, model(images))
 
 
 def phase_1(run: Run, fold: int) -> dict[str, Any]:
@@ -106,9 +98,10 @@ def _phase(run: Run, begin: Callable[[], keras.Model], data: Fold, number: int, 
         # Phase II's epochs go on where phase I's could have ended, so that it is shown other chunks.
         first = run.config.phase_1.epochs if number == 2 else 0
         keras.utils.set_random_seed(_keras_seed(run.config, number, fold))
+        limit_s = deadline.allowance_s(run.stage.name, f"fold_{fold}", run.config)
         with device.spread(run.config):
-            model = begin()
-            history = train(model, data, source, run.config, settings, best, f"phase_{number}, fold {fold}", first)
+            model, title = begin(), f"phase_{number}, fold {fold}"
+            history = train(model, data, source, run.config, settings, best, title, first, limit_s)
         predicted = predictions(models.load(best), data, source, run.config)
     run.write_csv(f"history/{name}.csv", history)
     run.write_table(f"validation_{name}", predicted)
@@ -133,6 +126,7 @@ def train(
     best: Path,
     description: str,
     first_epoch: int = 0,
+    limit_s: float | None = None,
 ) -> pd.DataFrame:
     """Trains an image classifier under Adam, with early stopping, a learning rate that halves, and a checkpoint.
 
@@ -142,6 +136,7 @@ def train(
     ----------
     best : where the classifier is saved whenever the validation loss is the lowest so far.
     first_epoch : which of the balanced epochs, whose turns go on for ever, is the first of this training.
+    limit_s : how long ``fit`` may take; at least one batch is trained. None: as long as it takes.
 
     Returns
     -------
@@ -157,18 +152,19 @@ def train(
     looked_at = chunks.thinned(data.validation, "filename", config.batches.validation_chunks_per_recording)
     judged: Any = PlainBatches(looked_at, data.labels, source, config, config.compute.predict_batch_size)
     with models.at_precision(model, device.precision(config)):
-        whole = joined(model, config)
+        whole = layers.joined(model, config, backgrounds.pool(config), device.together(config))
         if settings.feature_views:
             whole, shown, judged = _on_features(model, shown, judged, config, settings)
         training, validation = Ahead(shown, first_epoch, shards), Ahead(judged, shards=shards, judged=len(looked_at))
-        return _fit(whole, model, training, validation, config, settings, best, description, first_epoch)
+        limits = [] if limit_s is None else [TimeLimit(limit_s)]
+        return _fit(whole, model, training, validation, config, settings, best, description, first_epoch, limits)
 
 
 def _on_features(
     model: keras.Model, shown: TrainingBatches, judged: PlainBatches, config: Config, settings: Phase
 ) -> tuple[keras.Model, features.CachedEpochs, features.CachedEpochs]:
     """The head, and the features to train and to validate it with."""
-    body = joined(features.body(model), config)
+    body = layers.joined(features.body(model), config, backgrounds.pool(config), device.together(config))
     augmented, plain = (features.extractor(body, training) for training in (True, False))
     views = features.cached(augmented, shown, range(settings.feature_views), "features to train on", shown.shards)
     kept = features.cached(plain, judged, range(1), "features to validate with", shown.shards)
@@ -186,6 +182,7 @@ def _fit(
     best: Path,
     description: str,
     first_epoch: int,
+    limits: list[TimeLimit],
 ) -> pd.DataFrame:
     optimizer = keras.optimizers.Adam(settings.learning_rate)
     if device.precision(config) == "mixed_float16":  # whose small gradients would vanish
@@ -210,6 +207,7 @@ def _fit(
                 Finite(description),
                 Checkpoint(model, best),
                 Progress(description, settings.epochs * training.num_batches),
+                *limits,
             ],
         )
     except Exception as error:
@@ -241,11 +239,14 @@ def accuracy(predicted: pd.DataFrame, labels: list[str]) -> float:
 
 
 def whole_history(run: Run, fold: int) -> pd.DataFrame:
-    """Both phases' histories of a fold as one: a column phase ("I", "II"), and epoch counted on from the first."""
+    """Both phases' histories of a fold as one, epoch counted on from the first.
+
+    Beside the histories' columns: phase ("I", "II"), and best, whether the epoch's weights are the phase's kept ones.
+    """
     files = {"I": f"history/phase_1_fold_{fold}.csv", "II": f"history/phase_2_fold_{fold}.csv"}
     parts = {phase: pd.read_csv(run.path(file)) for phase, file in files.items()}
     whole = pd.concat(parts, names=["phase"]).reset_index("phase").reset_index(drop=True)
-    return whole.assign(epoch=range(len(whole)))
+    return whole.assign(epoch=range(len(whole)), best=whole.index.isin(whole.groupby("phase")["val_loss"].idxmin()))
 
 
 def compared(run: Run) -> dict[str, pd.DataFrame]:
@@ -276,7 +277,8 @@ def _compared(run: Run, name: str, own: Model) -> pd.DataFrame:
         source = sources.open_source(run)
         with tempfile.TemporaryDirectory() as folder, device.spread(config):
             model = models.build(config, len(data.labels))
-            history = train(model, data, source, config, settings, Path(folder) / "best.keras", name)
+            limit_s = deadline.allowance_s(run.stage.name, name, run.config)
+            history = train(model, data, source, config, settings, Path(folder) / "best.keras", name, limit_s=limit_s)
         run.write_csv(f"history/phase_1_{name}.csv", history)
         run.keep_part(name, {"epochs": len(history)})
     return pd.read_csv(path)

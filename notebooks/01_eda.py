@@ -27,10 +27,10 @@
 # the notebooks before them left there. `open_run` is how each begins.
 
 # %% tags=["parameters"]
-config = None  # "sample", "paper" or a YAML file; None: the run folder's own settings
-run_dir = None  # where results go; None: runs/<config>
-data_dir = None  # the folder of recordings; None: the built-in sample data set
-overrides = {}  # settings on top, such as {"silence.threshold": 0.05}
+config: str = None  # "sample", "paper" or a YAML file; None: the run folder's own settings
+run_dir: str = None  # where results go; None: runs/<config>
+data_dir: str = None  # the folder of recordings, or "kaggle:birdclef-2024"; None: the built-in sample data set
+overrides: dict = {}  # settings on top, such as {"silence.threshold": 0.05}
 
 # %%
 from IPython.display import Markdown, display
@@ -74,6 +74,13 @@ names = overview.names(recordings)
 run.save_figure(plots.class_counts(counts, names), "class_counts")
 
 # %% [markdown]
+# What the codes stand for, commonest first (of many species, the two ends):
+
+# %%
+species = recordings.groupby("primary_label")[["common_name", "scientific_name"]].first()
+species.assign(recordings=counts).sort_values("recordings", ascending=False, kind="stable")
+
+# %% [markdown]
 # ## Who, where and what
 #
 # If one person made most recordings of a species, a classifier may learn that person's microphone instead of the bird:
@@ -109,15 +116,19 @@ run.save_figure(plots.ranking(background, title, "recordings in whose background
 # %% [markdown]
 # ## The files
 #
-# Now every file is opened. One that cannot be opened is left out, and stands with its reason in the errors table; the
-# others go on.
+# Now every file is opened, if the audio is there. One that cannot be opened is left out, and stands with its reason in
+# the errors table, as do rows of the metadata that cannot be used; the others go on.
 
 # %%
 recordings, unreadable = metadata.inspect(recordings, run.data_dir, run.config)
 audio_there, readable = metadata.has_audio(run.data_dir), metadata.readable(recordings)
 left_out = metadata.labels_without_audio(recordings, readable, run.config) if audio_there else []
 errors = run.record_errors({**problems, **unreadable})
-errors
+errors if len(errors) else print("Nothing had to be set aside.")
+
+# %% [markdown]
+# How long the recordings are. (What a classifier hears of one is counted in chunks of a few seconds, so the long ones
+# weigh more than the short ones: another unevenness.)
 
 # %%
 nothing = f"""**There is no folder `train_audio` in `{run.data_dir}`.** Lengths, sample rates and broken files cannot be
@@ -128,8 +139,9 @@ else:
     display(Markdown(nothing))
 
 # %% [markdown]
-# Files that can be read and yet differ from the rest. None of this is an error: all are turned into mono at one rate
-# when they are read, and a short one is padded with silence.
+# Recordings that differ from the rest. None of this is an error: all are turned into mono at one rate when they are
+# read, and a short one is padded with silence. (What only decoding shows, such as recordings that break off, or that
+# are there twice, is in the next notebook.)
 
 # %%
 overview.odd(recordings)
@@ -146,13 +158,9 @@ kept, aside = (", ".join(columns.index[columns["kept"] == what]) for what in ("y
 seconds = recordings.loc[readable, "duration_s"]
 Markdown(f"""## What we saw{run.synthetic}
 
-- **{len(recordings):,} recordings of {len(counts)} species**: from {counts.min()} of the rarest to {counts.max()} of
-  the commonest.
+- **{len(recordings):,} recordings of {len(counts)} species**, {overview.spread(counts, names)}.
 - Kept: {kept}. Set aside, for the reasons above: {aside}.
 - {people["people"]:,} people made them, one of them {people["largest_share"]:.0%} of all. Species with a single
   recordist: {people["one_only"]}. {secondary:,} recordings name other species in the background.
-- **Files or rows set aside or repaired: {len(errors)}**, each with its reason above; species that lost all audio:
-  {len(left_out)}.
-- {len(seconds):,} files can be read, {seconds.sum() / 3600:,.2f} hours, from {seconds.min():.1f} s to
-  {seconds.max():,.1f} s. A network needs pieces of one length: that is the next notebook.
+{overview.files_told(seconds, len(errors), len(left_out))}
 """)

@@ -28,10 +28,10 @@
 # *validates*, which is to score a training while it is under way. The *test* is kept for the end.
 
 # %% tags=["parameters"]
-config = None  # "sample", "paper" or a YAML file; None: the run folder's own settings
-run_dir = None  # where results go; None: runs/<config>
-data_dir = None  # the folder of recordings; None: the built-in sample data set
-overrides = {}  # settings on top, such as {"silence.threshold": 0.05}
+config: str = None  # "sample", "paper" or a YAML file; None: the run folder's own settings
+run_dir: str = None  # where results go; None: runs/<config>
+data_dir: str = None  # the folder of recordings, or "kaggle:birdclef-2024"; None: the built-in sample data set
+overrides: dict = {}  # settings on top, such as {"silence.threshold": 0.05}
 
 # %%
 from IPython.display import Markdown
@@ -45,7 +45,7 @@ files = recordings.loc[metadata.readable(recordings), "filename"].tolist()
 # %% [markdown]
 # Every file is decoded once, in bounded memory, many at a time, and not again when only the filter below changes. What
 # comes back is a table with a row a chunk: where it starts, and its energy, which is the largest short-time RMS in it,
-# absolute (`rms`) and relative to the loudest moment of its recording (`rms_relative`).
+# absolute (`rms`) and relative to the loudest moment of its recording (`rms_relative`). `peak` is its largest sample.
 
 # %%
 index = chunks.indexed(run, files)
@@ -53,6 +53,14 @@ usable = recordings["filename"].isin(index.audio_hash.index)
 left_out = metadata.labels_without_audio(recordings, usable, run.config)
 failed = run.record_errors(index.problems)
 failed if len(failed) else print("All files that the first notebook could open were decoded.")
+
+# %% [markdown]
+# What only decoding shows. None of it stops anything: what breaks off gives the chunks that it has, and what is there
+# twice goes to one side of every split. But who cleans data by hand begins here.
+
+# %%
+lengths = {"length_s": run.config.chunks.length_s, "tail_s": run.config.chunks.tail_min_s}
+overview.odd_sound(recordings, index.chunks, index.audio_hash, **lengths)
 
 # %%
 kept = chunks.kept(index.chunks, run.config.silence)
@@ -89,9 +97,10 @@ run.save_figure(plots.energies(index.chunks[measure], silence.threshold, silence
 
 # %% [markdown]
 # To see and to hear (the paper's figure 5): silent chunks from the faintest to the one nearest the threshold, and
-# under each the loudest chunk of the same recording. The waveforms share one scale. Each image is scaled by its own
-# maximum, as the network gets it; that makes patterns of the noise in silence, which is why silent chunks have to go.
-# (Of digital silence it makes black.) The players come in the same order and share one gain.
+# under each the loudest chunk of the same recording; or, if none is silent, the faintest of all. The waveforms share
+# one scale. Each image is scaled by its own maximum, as the network gets it; that makes patterns of the noise in
+# silence, which is why silent chunks have to go. (Of digital silence it makes black.) The players come in the same
+# order and share one gain.
 
 # %%
 shown = examples.read(run, examples.silent_and_kept(table, measure))

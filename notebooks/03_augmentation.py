@@ -19,17 +19,18 @@
 #
 # - draw an epoch that holds the same number of chunks of every species;
 # - see and hear the six augmentations of the waveform, one by one at three strengths, and together;
-# - cut parts out of the image.
+# - cut parts out of the image;
+# - look at a batch as the network gets it.
 #
 # *Words.* **Epoch**: one round of training over a set of chunks. **Batch**: the few chunks of it that are looked at
 # together, before the network is changed a little. **Augmentation**: changing a chunk a little each time it is shown,
 # in ways that leave it the same species, so that there seem to be more.
 
 # %% tags=["parameters"]
-config = None  # "sample", "paper" or a YAML file; None: the run folder's own settings
-run_dir = None  # where results go; None: runs/<config>
-data_dir = None  # the folder of recordings; None: the built-in sample data set
-overrides = {}  # settings on top, such as {"silence.threshold": 0.05}
+config: str = None  # "sample", "paper" or a YAML file; None: the run folder's own settings
+run_dir: str = None  # where results go; None: runs/<config>
+data_dir: str = None  # the folder of recordings, or "kaggle:birdclef-2024"; None: the built-in sample data set
+overrides: dict = {}  # settings on top, such as {"silence.threshold": 0.05}
 
 # %%
 import os
@@ -69,15 +70,15 @@ run.save_figure(plots.epoch_balance(balance, threshold, names), "epoch_balance")
 # Each effect has a range, and `augmentation.strength` says how much of it is used: in training a chunk draws whether
 # an effect is applied, and how far between nothing and that limit. Below, every effect goes to its limit: at a
 # quarter of the range (weak), at half (middle), and at all of it (strong). (The paper's figures 6 to 8; it gives a
-# cut-off of 200 to 6,000 Hz, a band around 5,000 Hz and the clipping of its figure. The other ranges are ours.) The
-# settings of this run:
+# cut-off of 200 to 6,000 Hz, a band around 5,000 Hz and the clipping of its figure. The other ranges are ours, and the
+# settings of a run may keep to less.) How often this run's settings apply each, and how far at the most:
 
 # %%
 pd.DataFrame.from_dict(augment.limits(run.config), orient="index")
 
 # %% [markdown]
 # Any of them can be overdone: a trill that is stretched or shifted too far is another species' trill. Whether the
-# label still holds is for the ear to judge.
+# label still holds is for the ear to judge. The chunk to try them on is one of this epoch that is full of song.
 
 # %%
 chunk = examples.full(run, epoch)
@@ -130,11 +131,13 @@ players.row(sounds, rate)
 # ### Clipping distortion
 #
 # Cuts the loudest samples off, as a recorder does that is set too high; overtones come of it. It "should not distort
-# excessively", says the paper, whose figure clips 90 % of the samples.
+# excessively", says the paper, whose figure clips 90 % of the samples. What is cut off is not made up for: the rest is
+# quieter, so that each waveform here has a scale of its own.
 
 # %%
 sounds = augment.preview("clipping", samples, run.config, seeds)
-run.save_figure(plots.sounds(sounds, spectrogram.images(sounds.values(), run.config), **scales), "clipping")
+images = spectrogram.images(sounds.values(), run.config)
+run.save_figure(plots.sounds(sounds, images, own_scale=True, columns=3, **scales), "clipping")
 
 # %%
 players.row(sounds, rate)
@@ -143,7 +146,8 @@ players.row(sounds, rate)
 # ### Time stretch
 #
 # Makes the song faster or slower and leaves its pitch as it was: in the image everything moves together along the time
-# axis, and no line moves up or down. What is left over at the end is silent.
+# axis, and no line moves up or down. Here it is made faster; what is left over at the end is silent. In training it
+# may become slower too, and then its end is cut off.
 
 # %%
 sounds = augment.preview("time_stretch", samples, run.config, seeds)
@@ -156,7 +160,7 @@ players.row(sounds, rate)
 # ### Pitch shift
 #
 # Makes the song higher or lower, by semitones, and leaves its tempo as it was: in the image every line moves up or
-# down, and none sideways. Twelve semitones double every frequency.
+# down, and none sideways. Twelve semitones double every frequency. Here it goes up; in training as often down.
 
 # %%
 sounds = augment.preview("pitch_shift", samples, run.config, seeds)
@@ -166,10 +170,19 @@ run.save_figure(plots.sounds(sounds, spectrogram.images(sounds.values(), run.con
 players.row(sounds, rate)
 
 # %% [markdown]
+# ## The cut-out
+#
+# The seventh works on the image: it blanks boxes of it, so that the network does not hang on a single note. (Figure 9.)
+
+# %%
+cut = layers.cut_out_preview(spectrogram.image(samples, run.config), run.config, augment.STRENGTHS)
+run.save_figure(plots.images(list(cut.values()), list(cut), columns=4, **scales), "cut_out")
+
+# %% [markdown]
 # ## All together, on the host
 #
 # In training each effect comes with its own probability, one after the other. Here the same chunk eight times, by the
-# chain that plays above, with what was drawn:
+# chain that plays above, each with what was drawn for it:
 
 # %%
 chain = augment.Chain(augment.on_host(run.config))
@@ -186,33 +199,25 @@ players.row(several, rate)
 # `augmentation.where=device`, which is the default, the host only moves the audio, and layers in front of the network
 # do the rest, for a whole batch at once and in the same order. Filters, noise and clipping work on the waveform;
 # stretch and shift move the mel bands of the image in the making, which costs next to nothing; the cut-out comes
-# last. They sound and look a little different from the chain's, whose vocoder resounds; both are held to the same
-# measurements. The same chunk eight times:
+# last. They look a little different from the chain's, whose vocoder resounds; both are held to the same measurements.
+# The same chunk eight times:
 
 # %%
-audio_16, slots = audio.to_int16(samples), range(8)
-batch = {"audio": np.stack([audio_16] * 8), "chance": draws.of(run.config, epoch=0, slots=slots)}
+chances = draws.of(run.config, epoch=0, slots=range(8))
+batch = {"audio": np.stack([audio.to_int16(samples)] * 8), "chance": chances}
 made = layers.as_trained(batch, run.config, backgrounds.pool(run.config))
-run.save_figure(plots.images(made, [f"draw {slot + 1}" for slot in slots], columns=4, **scales), "device")
+titles = [f"draw {number + 1}: {told}" for number, told in enumerate(draws.told(chances, run.config))]
+run.save_figure(plots.images(made, titles, columns=4, **scales), "device")
 
 # %% [markdown]
-# ## The cut-out
-#
-# The image is made on the device that trains, by a layer in front of the network. So is the cut-out, which blanks
-# boxes of the image, so that the network does not hang on a single note. (Figure 9.)
-
-# %%
-cut = layers.cut_out_preview(spectrogram.image(samples, run.config), run.config, augment.STRENGTHS)
-run.save_figure(plots.images(list(cut.values()), list(cut), columns=4, **scales), "cut_out")
-
-# %% [markdown]
-# The first images of the first batch of epoch 0, with all that was drawn for them, just as the network gets them:
+# The first images of the first batch of epoch 0, just as the network gets them, with what was drawn for each:
 
 # %%
 source = sources.open_source(run)
 first, _ = batches.TrainingBatches(data.train, data.labels, source, run.config, batch_size=8)[0]
 as_trained = layers.as_trained(first, run.config, backgrounds.pool(run.config))
-titles = epoch["primary_label"].iloc[:8].map(names).tolist()
+told = zip(epoch["primary_label"].iloc[:8].map(names), draws.told(first["chance"], run.config), strict=True)
+titles = ["\n".join(pair) for pair in told]
 run.save_figure(plots.images(as_trained, titles, columns=4, **scales), "first_batch")
 
 # %%

@@ -32,10 +32,10 @@
 # **Dropout**, **batch normalisation**: layers that keep a training from learning by heart, and from running away.
 
 # %% tags=["parameters"]
-config = None  # "sample", "paper" or a YAML file; None: the run folder's own settings
-run_dir = None  # where results go; None: runs/<config>
-data_dir = None  # the folder of recordings; None: the built-in sample data set
-overrides = {}  # settings on top, such as {"silence.threshold": 0.05}
+config: str = None  # "sample", "paper" or a YAML file; None: the run folder's own settings
+run_dir: str = None  # where results go; None: runs/<config>
+data_dir: str = None  # the folder of recordings, or "kaggle:birdclef-2024"; None: the built-in sample data set
+overrides: dict = {}  # settings on top, such as {"silence.threshold": 0.05}
 
 # %%
 import os
@@ -104,9 +104,9 @@ for fold, history in histories.items():
 fold = run.config.folds[0]
 others = training.compared(run)
 this = f"{run.config.model.backbone}, {'pretrained' if pretrained else 'from scratch'}"
+compared = {this: histories[fold].head(run.config.comparison.epochs), **others}
 if others:
-    several = {this: histories[fold].head(run.config.comparison.epochs), **others}
-    display(run.save_figure(plots.side_by_side(several, f"The first epochs, fold {fold}"), "comparison"))
+    display(run.save_figure(plots.side_by_side(compared, f"The first epochs, fold {fold}"), "comparison"))
 else:
     display(Markdown("This run's model is itself what it would be compared with, so there is nothing to compare."))
 
@@ -117,7 +117,7 @@ else:
 
 # %%
 scores = pd.DataFrame.from_dict(results, orient="index").drop(columns="parameters").rename_axis("fold")
-scores
+scores.style.format({"val_accuracy": "{:.1%}"})
 
 # %%
 mean, by_fold = scores["val_accuracy"].mean(), scores["val_accuracy"].to_dict()
@@ -128,6 +128,7 @@ run.finish()
 # %% jupyter={"source_hidden": true} tags=["hide-input"] _kg_hide-input=true
 unscored = [names[label] for label in splits.unscored(split, fold)]
 over = f" (the mean of {len(results)} folds)" if len(results) > 1 else ""
+best = [f"{name} {history['val_accuracy'].max():.1%}" for name, history in compared.items() if others]
 Markdown(f"""## What we saw{run.synthetic}
 
 - **Frozen: {"the whole backbone; only the head was trained" if pretrained else "nothing"}.** Trained parameters:
@@ -135,5 +136,6 @@ Markdown(f"""## What we saw{run.synthetic}
 - Fold {fold}: {callbacks.told(histories[fold], run.config.phase_1)}
 - **Validation accuracy after phase I: {mean:.1%}**{over}, {mean * model.output_shape[-1]:.1f} times chance. The
   paper's, {paper.where(splits.labels(split))}: {paper.ACCURACY["phase_1"]:.2%}.
+- The best of the first epochs, side by side: {", ".join(best) or "nothing was trained beside this model"}.
 - Species too rare to be in this validation fold: {", ".join(unscored) or "none"}.
 """)

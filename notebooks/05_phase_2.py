@@ -23,10 +23,10 @@
 # - compare phase II with phase I, in figures and on single chunks.
 
 # %% tags=["parameters"]
-config = None  # "sample", "paper" or a YAML file; None: the run folder's own settings
-run_dir = None  # where results go; None: runs/<config>
-data_dir = None  # the folder of recordings; None: the built-in sample data set
-overrides = {}  # settings on top, such as {"silence.threshold": 0.05}
+config: str = None  # "sample", "paper" or a YAML file; None: the run folder's own settings
+run_dir: str = None  # where results go; None: runs/<config>
+data_dir: str = None  # the folder of recordings, or "kaggle:birdclef-2024"; None: the built-in sample data set
+overrides: dict = {}  # settings on top, such as {"silence.threshold": 0.05}
 
 # %%
 import os
@@ -47,8 +47,8 @@ names = overview.names(run.read_table("recordings"))
 results = {fold: training.phase_2(run, fold) for fold in run.config.folds}
 
 # %% [markdown]
-# The whole run, one phase after the other (the paper's figure 16). Phase II begins with phase I's *best* weights,
-# which need not be its last.
+# The whole run, one phase after the other (the paper's figure 16). Phase II begins with phase I's *best* weights (the
+# ringed epoch's), which need not be its last.
 
 # %%
 whole = {fold: training.whole_history(run, fold) for fold in results}
@@ -85,6 +85,8 @@ run.save_figure(plots.learning_rate(whole[fold]), "learning_rate")
 
 # %% [markdown]
 # ## Phase I against phase II
+#
+# By accuracy on every kept chunk of the validation fold; of several folds, each one's (figure 14), and the mean.
 
 # %%
 if len(results) > 1:
@@ -114,7 +116,8 @@ examples.changes(*said)
 minds = examples.changed(*said, names)
 sounds, scales = examples.read(run, minds), spectrogram.scales(run.config)
 images, seconds = spectrogram.images(sounds.values(), run.config), run.config.chunks.length_s
-run.save_figure(plots.sounds(sounds, images, seconds=seconds, own_scale=True, **scales), "changed_minds")
+figure = plots.sounds(sounds, images, seconds=seconds, own_scale=True, columns=3, **scales)
+run.save_figure(figure, "changed_minds")
 
 # %%
 players.row(sounds, run.config.audio.sample_rate_hz)

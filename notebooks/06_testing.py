@@ -23,17 +23,17 @@
 # - ask two easier questions of it: is this bird endangered, is it nocturnal?
 # - predict soundscapes, and write `submission.csv`.
 #
-# *Words.* **Recall**: the share of a species' chunks that are recognised. **ROC-AUC**: how often a chunk of the
-# species gets a higher probability for it than a chunk of another; 0.5 is chance, 1 perfect; *macro*: the mean over
-# the species, each counting the same. **Average precision**: of the chunks ranked by probability, how many at the top
-# are right; chance is the share of right ones. **Interval**: where 95 % of results would lie, had other recordings come
-# into the test.
+# *Words.* **Recall**: the share of a species' chunks that are recognised. **Precision**: of the chunks that are said to
+# be of the species, the share that are. **ROC-AUC**: how often a chunk of the species gets a higher probability for it
+# than a chunk of another; 0.5 is chance, 1 perfect; *macro*: the mean over the species, each counting the same.
+# **Average precision**: of the chunks ranked by probability, how many at the top are right; chance is the share of
+# right ones. **Interval**: where 95 % of results would lie, had other recordings come into the test.
 
 # %% tags=["parameters"]
-config = None  # "sample", "paper" or a YAML file; None: the run folder's own settings
-run_dir = None  # where results go; None: runs/<config>
-data_dir = None  # the folder of recordings; None: the built-in sample data set
-overrides = {}  # settings on top, such as {"silence.threshold": 0.05}
+config: str = None  # "sample", "paper" or a YAML file; None: the run folder's own settings
+run_dir: str = None  # where results go; None: runs/<config>
+data_dir: str = None  # the folder of recordings, or "kaggle:birdclef-2024"; None: the built-in sample data set
+overrides: dict = {}  # settings on top, such as {"silence.threshold": 0.05}
 
 # %%
 import os
@@ -75,7 +75,8 @@ pd.DataFrame.from_dict(rows, orient="index")[columns].style.format(percent)
 # %%
 common = scores["commonest"]
 bars = pd.Series({"always the commonest": common, "logistic regression": baseline, "network": scores["accuracy"]})
-run.save_figure(plots.comparison(bars, scores["chance"], "Test", "accuracy by chunk"), "comparison")
+interval = {"network": (low, high)}
+run.save_figure(plots.comparison(bars, scores["chance"], "Test", "accuracy by chunk", interval), "comparison")
 
 # %% [markdown]
 # Beside validation, and beside the paper's own numbers. Validation flatters a little, since it chose the epoch and
@@ -89,6 +90,9 @@ paper.beside(run.metrics(), result.labels)
 
 # %% [markdown]
 # ## Species by species
+#
+# A species that is named at every turn has a high recall and a low precision; one that is named only where it is
+# plain, a low recall and a high precision. Of few chunks, either is a rough number.
 
 # %%
 kept = result.kept
@@ -103,11 +107,18 @@ matrix = evaluation.confusion(result.truth[kept], result.probabilities[kept])
 run.save_figure(plots.confusion(matrix, result.labels, names), "confusion")
 
 # %% [markdown]
-# The pairs confused most, to see and to hear: a test chunk that was mistaken, and one of each species that was not.
+# The pairs confused most, by name:
 
 # %%
-pairs = evaluation.confused_pairs(matrix, result.labels, most=2)
-shown = examples.confused(result.said, pairs, result.labels, names)
+pairs, tested = evaluation.confused_pairs(matrix, result.labels, most=6), pd.Series(matrix.sum(axis=1), result.labels)
+table = pd.DataFrame(pairs, columns=["truly", "taken for", "chunks"])
+table.assign(of=table["truly"].map(tested)).replace(names).style.hide(axis="index")
+
+# %% [markdown]
+# The first two of them, to see and to hear: a test chunk that was mistaken, and one of each species that was not.
+
+# %%
+shown = examples.confused(result.said, pairs[:2], result.labels, names)
 sounds, scales = examples.read(run, shown), spectrogram.scales(run.config)
 images, seconds = spectrogram.images(sounds.values(), run.config), run.config.chunks.length_s
 figure = plots.sounds(sounds, images, seconds=seconds, own_scale=True, columns=3, **scales)
@@ -177,8 +188,7 @@ run.finish()
 table.iloc[:3, :7]
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"] _kg_hide-input=true
-of = dict(zip(result.labels, matrix.sum(axis=1), strict=True))
-told = [f"{names[true]} taken for {names[taken]} ({count} of {of[true]} chunks)" for true, taken, count in pairs]
+told = [f"{names[true]} taken for {names[to]} ({count} of {tested[true]} chunks)" for true, to, count in pairs[:2]]
 untested = [names[label] for label in scores["classes_without_test"]]
 Markdown(f"""## What we saw{run.synthetic}
 

@@ -3,13 +3,13 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from conftest import RATE_HZ, noise, tone
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from birdlib import audio
 from birdlib.audio import AudioError
+from tests.conftest import RATE_HZ, noise, tone
 
 # ---- decoding
 

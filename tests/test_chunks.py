@@ -5,12 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from conftest import RATE_HZ, TINY_BROKEN, TINY_STEREO, noise, save, tone
 from hypothesis import given
 from hypothesis import strategies as st
 
 from birdlib import chunks, metadata, runs, stages
 from birdlib import config as configs
+from tests.conftest import RATE_HZ, TINY_BROKEN, TINY_STEREO, noise, save, tone
 
 PAPER = configs.load("paper", {"compute.workers": 1})
 

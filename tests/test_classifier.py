@@ -6,10 +6,10 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import noise, tone
 
 from birdlib import classifier, spectrogram
 from birdlib import config as configs
+from tests.conftest import noise, tone
 
 CONFIG = configs.load(
     "sample",

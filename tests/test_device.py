@@ -72,3 +72,18 @@ def test_on_one_device_nothing_is_spread():
     assert device.replicas(PAPER) == 1
     assert keras.distribution.distribution() is None
     assert model.predict_on_batch(np.zeros((3, 2), np.float32)).shape == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("backend", "kind", "visible", "count"),
+    [
+        ("tensorflow", "cpu", 1, 8),
+        ("tensorflow", "gpu", 1, None),
+        ("tensorflow", "cpu", 2, None),  # a batch that devices share is not cut again
+        ("jax", "cpu", 1, None),
+    ],
+)
+def test_images_are_made_in_groups_where_that_is_faster(monkeypatch, backend, kind, visible, count):
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda *_: [f"{kind}:{each}" for each in range(visible)])
+    assert device.together(PAPER) == count

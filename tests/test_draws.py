@@ -124,3 +124,17 @@ def test_partners_are_on_the_same_device(rows, shards, parts):
             np.testing.assert_allclose(targets[row, partner[row]], share[row], atol=1e-6)
         seen |= set(zip(range(rows), partner.tolist(), strict=True))
     assert len(seen) == sum(size * (size - 1) if size > 1 else 1 for size in parts)  # every pair there is
+
+
+def test_what_the_numbers_apply_is_told():
+    drawn = np.full((4, draws.count(CONFIG)), 0.99, np.float32)
+    places = draws.places(CONFIG)
+    drawn[:, places["mixup"]] = 0
+    drawn[1:3, places["cut_out"].start] = 0.49
+    drawn[2, places["pitch_shift"].start] = 0
+    drawn[3, places["mixup"]] = [2, 0.3]
+    assert draws.told(drawn, CONFIG) == ["nothing", "cut-out", "pitch shift, cut-out", "mixup"]
+    host = configs.load("paper", {"augmentation.where": "host"})
+    assert draws.told(drawn, host) == ["nothing", "cut-out", "cut-out", "mixup"]
+    none = configs.load("paper", {"augmentation.strength": 0})
+    assert draws.told(drawn, none) == ["nothing"] * 4

@@ -1,10 +1,12 @@
 """What is chosen to be shown: on tables small enough to choose by eye."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from birdlib import examples
+from birdlib import examples, sources
 from tests.conftest import RATE_HZ
 
 NAMES = {"a": "Ant Bird", "b": "Bee Bird", "c": "c"}
@@ -43,8 +45,8 @@ def test_silent_chunks_come_with_the_loudest_of_their_recordings():
 def test_without_silent_chunks_the_faintest_are_shown_as_kept():
     table = chunks({"one.ogg": [True, True], "two.ogg": [True]}, energy=[0.3, 1.0, 0.9])
     shown = examples.silent_and_kept(table, "energy", count=2)
-    assert shown["title"].str.startswith("kept: ").tolist() == [True, True, False, False]
-    assert shown["start_s"].tolist() == [0.0, 0.0, 4.0, 0.0]
+    assert shown["title"].tolist() == ["kept: one.ogg\nenergy 0.3", "kept: two.ogg\nenergy 0.9"]
+    assert shown["start_s"].tolist() == [0.0, 0.0]
 
 
 def test_sounds_are_read_and_no_title_swallows_another(start_run, tiny_config, tmp_path):
@@ -66,6 +68,23 @@ def test_the_chunk_shown_is_no_padded_tail(start_run, tiny_config, tmp_path):
     assert examples.full(run, short)["filename"].endswith("00.ogg")  # better than nothing
 
 
+def test_the_chunk_shown_is_the_fullest_of_song(start_run, tiny_config, tmp_path, monkeypatch):
+    run, times = start_run(tmp_path, tiny_config, "03"), np.arange(5 * RATE_HZ) / RATE_HZ
+    noise = 1000 * np.random.default_rng(0).normal(size=times.size)
+    song = 8000 * np.sin(2 * np.pi * 3000 * times)
+    sounds = {
+        0.0: noise,
+        1.0: noise + song * (times < 1),
+        2.0: noise + song,
+        3.0: song * (times > 1),
+    }  # the last: a gap
+    monkeypatch.setattr(
+        sources, "by_settings", lambda *_: SimpleNamespace(read=lambda _, start_s: sounds[start_s].astype(np.int16))
+    )
+    chunks = pd.DataFrame({"filename": "a.ogg", "start_s": list(sounds)})
+    assert examples.full(run, chunks)["start_s"] == 2
+
+
 def predictions(rows):
     """From (filename, truth, probabilities of a, b, c)."""
     return pd.DataFrame(
@@ -77,14 +96,16 @@ def predictions(rows):
 def test_changed_minds_are_the_strongest_of_both_kinds():
     sure, unsure, wrong = (0.8, 0.1, 0.1), (0.4, 0.35, 0.25), (0.1, 0.8, 0.1)
     before = predictions(
-        [("1", "a", wrong), ("2", "a", unsure[::-1]), ("3", "a", sure), ("4", "b", wrong), ("5", "a", wrong)]
+        [("1", "a", wrong), ("2", "a", unsure[::-1]), ("3", "a", sure), ("4", "b", wrong), ("5", "c", wrong)]
     )
-    after = predictions([("1", "a", sure), ("2", "a", unsure), ("3", "a", sure), ("4", "b", sure), ("5", "a", unsure)])
+    after = predictions(
+        [("1", "a", sure), ("2", "a", unsure), ("3", "a", sure), ("4", "b", sure), ("5", "c", unsure[::-1])]
+    )
     shown = examples.changed(before, after, NAMES, count=3)
-    assert shown["filename"].tolist() == ["1", "5", "4"]
+    assert shown["filename"].tolist() == ["1", "5", "4"]  # and not "2", another of species a that changed less
     assert shown["title"].tolist() == [
         "I: Bee Bird\nII: Ant Bird\nwhich is right",
-        "I: Bee Bird\nII: Ant Bird\nwhich is right",
+        "I: Bee Bird\nII: c\nwhich is right",
         "I: Bee Bird\nII: Ant Bird\ntruly Bee Bird",
     ]
 

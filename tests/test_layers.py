@@ -274,22 +274,23 @@ def test_augmented_images_are_the_same_under_mixed_precision():
     close(under, augmented(BATCH, chance(), everything()))
 
 
-def compiled(config):
+def compiled(config, together):
     """The images as a model trained in one compiled step; `fit` would mix them with its own loss, so it is asked."""
     audio = keras.Input((config.chunk_samples,), dtype="int16", name="audio")
     numbers = keras.Input((draws.count(config),), dtype="float32", name="chance")
-    model = keras.Model({"audio": audio, "chance": numbers}, layers.Images(config, POOL)(audio, numbers))
+    model = keras.Model({"audio": audio, "chance": numbers}, layers.Images(config, POOL, together)(audio, numbers))
     model.compile(jit_compile=keras.config.backend() == "jax", loss="mse")
     return model
 
 
 @pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")
-def test_compiled_the_images_are_those_of_one_call():
+@pytest.mark.parametrize("together", [None, 4])  # four at a time, and two that are left over
+def test_compiled_the_images_are_those_of_one_call(together):
     config, numbers = everything(), chance()
     where = draws.places(config)["mixup"]
     numbers[:2, where] = [[1, 0.3], [3, 0.5]]
     inputs = {"audio": BATCH, "chance": numbers}
-    model = compiled(config)
+    model = compiled(config, together)
     assert model.output.shape == (None, 128, 320, 3)
     assert keras.backend.standardize_dtype(model.output.dtype) == "float32"
     expected = augmented(BATCH, numbers, config)

@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TINY_BROKEN, TINY_LABELS, TINY_STEREO
 
 from birdlib import config as configs
 from birdlib import metadata
 from birdlib.metadata import MetadataError
+from tests.conftest import TINY_BROKEN, TINY_LABELS, TINY_STEREO
 
 COLUMNS = [
     *("primary_label", "secondary_labels", "type", "latitude", "longitude", "scientific_name"),

@@ -19,7 +19,8 @@ LINES = 360
 
 # The rooms from top to bottom: a module imports only from those after it.
 WITH_KERAS = (
-    *("cli", "series", "export", "testing", "training", "callbacks", "features", "models", "device", "batches"),
+    *("cli", "cli_kaggle", "cli_settings", "kaggle_push", "kernels", "kaggle_session", "kaggle_wheels", "wheel"),
+    *("series", "export", "testing", "training", "callbacks", "features", "models", "device", "batches"),
     *("layers", "layers_wave", "layers_mel", "layers_image"),
 )
 WITHOUT_KERAS = (
@@ -27,8 +28,9 @@ WITHOUT_KERAS = (
     *("epochs", "baseline", "examples", "evaluation", "paper", "draws", "augment", "backgrounds"),
     *("sources", "splits", "dealing", "chunks", "ration", "store", "pcm", "spectrogram", "sample", "songs", "ogg"),
     *("overview", "metadata", "audio", "parallel", "players", "plots", "plots_results", "plots_training"),
-    *("plots_chunks", "plots_sound", "plots_data", "plots_style", "runs", "stages", "writing"),
-    *("config", "settings", "settings_augmentation", "settings_section", "chance"),
+    *("plots_chunks", "plots_sound", "plots_data", "plots_style", "runs", "parameters", "competition", "stages"),
+    *("writing", "kaggle_places", "deadline", "config", "settings", "settings_augmentation", "settings_section"),
+    "chance",
 )
 ORDER = WITH_KERAS + WITHOUT_KERAS
 # What is imported against the order, within the one function that loads it.

@@ -57,5 +57,9 @@ def test_a_title_is_text_and_no_markup():
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; co" in shown
 
 
+def test_a_title_keeps_its_lines():
+    assert "true<br>taken for" in players.row({"true\ntaken for": tone(1, 500)}, 32_000)._repr_html_()
+
+
 def test_a_player_is_small():
     assert len(players.row({"noise": np.random.default_rng(0).uniform(-1, 1, 160_000)}, 32_000)._repr_html_()) < 70_000

@@ -66,7 +66,9 @@ def _by_class(count: int) -> dict[str, plots.Figure]:
         "dropped_by_measure": plots.dropped_by_measure(shares, names),
         "epoch_balance": plots.epoch_balance(epoch, 500, names),
         "confusion": plots.confusion(matrix, labels, names),
-        "per_class": plots.per_class(pd.DataFrame({"recall": shares["peak"].round(2), "chunks": chunks}), names),
+        "per_class": plots.per_class(
+            pd.DataFrame({"recall": shares["peak"].round(2), "precision": shares["rms"], "chunks": chunks}), names
+        ),
         "fold_sides": plots.fold_sides(_splits(labels, 100 * count)),
         "timeline": plots.timeline(predictions, np.arange(48) * 5.0, 5.0, labels, truth, names=names),
         "timeline, image": plots.timeline(predictions, np.arange(48) * 5.0, 5.0, labels, truth, names=names, **image),
@@ -104,6 +106,7 @@ def _others() -> dict[str, plots.Figure]:
         "curves": plots.curves(_history(17), "Phase I"),
         "curves, one epoch": plots.curves(_history(1), "Phase I"),
         "whole_run": plots.whole_run(_phases(12, 20), "Fold 0"),
+        "whole_run, best": plots.whole_run(_phases(12, 20).assign(best=np.arange(32) % 12 == 3), "Fold 0"),
         "side_by_side": plots.side_by_side({"frozen": _history(12), "all trained": _history(20)}, "Trainings"),
         "learning_rate": plots.learning_rate(_history(30)),
         "learning_rate, phases": plots.learning_rate(_phases(12, 20)),
@@ -111,6 +114,9 @@ def _others() -> dict[str, plots.Figure]:
         "fold_scores": plots.fold_scores(pd.Series([0.55, 0.61, 0.58, 0.6], index=list("0123"))),
         "comparison": plots.comparison(scores, 1 / 182, "Accuracy"),
         "comparison, near 1": plots.comparison(scores + 0.39, 0.5, "ROC-AUC"),
+        "comparison, intervals": plots.comparison(
+            scores, 1 / 182, "Accuracy", intervals={"test": (0.3, 0.92), "phase I": (np.nan, np.nan)}
+        ),
         "comparison, no chance": plots.comparison(scores, None, "ROC-AUC", "macro ROC-AUC"),
     }
 
@@ -184,6 +190,10 @@ def test_class_counts_are_ranked_and_name_every_species():
     assert [bar.get_width() for bar in figure.axes[0].patches] == [7, 2]
     assert "9 in 2 species" in _title(figure)
     assert "1 without a count left out" in _title(figure)
+
+
+def test_classes_of_one_size_are_said_to_be():
+    assert "30 in 3 species, 10 of each" in _title(plots.class_counts(pd.Series(10, index=list("abc"))))
 
 
 def test_182_species_are_each_named_once():
@@ -505,6 +515,13 @@ def test_low_accuracies_fill_the_axis():
     assert plots.curves(history).axes[1].get_ylim()[1] < 0.02
 
 
+def test_a_whole_run_rings_the_epochs_that_are_kept():
+    history = _phases(4, 6).assign(best=[False, False, True, False, *[False] * 5, True])
+    for axes, name in zip(plots.whole_run(history).axes, ("val_loss", "val_accuracy"), strict=True):
+        (ring,) = [line for line in axes.get_lines() if line.get_markerfacecolor() == "none"]
+        np.testing.assert_allclose(ring.get_xydata(), history.loc[history["best"], ["epoch", name]])
+
+
 def test_a_whole_run_joins_no_phases_and_marks_where_they_meet():
     figure = plots.whole_run(_phases(4, 6), "Fold 0")
     for name, axes in zip(("loss", "accuracy"), figure.axes, strict=True):
@@ -618,9 +635,12 @@ def test_confusion_lists_the_most_frequent_and_owns_up_to_the_absent():
 
 def test_per_class_ranks_and_counts_those_left_out():
     table = pd.DataFrame({"recall": [0.5, np.nan, 1.0], "chunks": [4, 0, 9]}, index=["a", "b", "c"])
-    figure = plots.per_class(table)
+    figure = plots.per_class(table.assign(precision=[0.25, np.nan, np.nan]))
+    recall, precision = (line.get_xydata() for line in figure.axes[0].get_lines()[:2])
+    np.testing.assert_array_equal(recall, [[1.0, 0], [0.5, 1]])
+    np.testing.assert_array_equal(precision, [[np.nan, 0], [0.25, 1]])
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["c", "a"]
-    assert "2 species, mean 75.0%" in _title(figure)
+    assert "2 species, mean recall 75.0%" in _title(figure)
     assert "1 without a chunk left out" in _title(figure)
 
 
@@ -628,6 +648,16 @@ def test_comparison_says_how_many_times_chance():
     text = _all_text(plots.comparison(pd.Series({"test": 0.5682, "phase I": 0.1627}), 1 / 182))
     assert "56.8%  (103 × chance)" in text
     assert "chance, 0.55%" in text
+
+
+def test_comparison_draws_the_intervals_that_there_are():
+    scores, intervals = pd.Series({"test": 0.6, "phase I": 0.2, "none": 0.1}), {"test": (0.5, 0.9)}
+    figure = plots.comparison(scores, intervals={**intervals, "none": (np.nan, np.nan)})
+    (whiskers,) = figure.axes[0].collections
+    np.testing.assert_allclose(whiskers.get_segments(), [[(0.5, 0), (0.9, 0)]])
+    assert "95 % intervals" in _title(figure)
+    assert figure.axes[0].texts[0].xy[0] == 0.9  # the number stands clear of the whisker
+    assert "intervals" not in _title(plots.comparison(scores))
 
 
 def test_comparison_draws_its_scores_and_no_share_over_all():
@@ -684,7 +714,7 @@ def test_overlapping_windows_share_what_they_share():
 
 @pytest.mark.parametrize("nothing", [pd.Series(dtype=float), pd.Series([np.nan], index=["a"])])
 def test_nothing_to_show_is_a_figure_too(nothing):
-    table = nothing.to_frame("recall").assign(chunks=0, there=0, epoch=0, different=0)
+    table = nothing.to_frame("recall").assign(precision=0.0, chunks=0, there=0, epoch=0, different=0)
     for figure in (
         plots.class_counts(nothing),
         plots.chunk_counts(nothing, nothing),
@@ -711,6 +741,18 @@ def test_nothing_to_show_is_a_figure_too(nothing):
         plots.timeline(np.zeros((0, 1)), [], 5.0, ["a"]),
     ):
         figure.draw_without_rendering()
+
+
+def test_where_there_is_nothing_to_draw_a_line_says_so():
+    none = pd.Series([np.nan, np.nan])
+    for figure, said in (
+        (plots.ranking(pd.Series(dtype=float), "0 types", "recordings"), "0 types: there are none"),
+        (plots.ratings(none), "2 without a rating left out"),
+        (plots.places(none, none), "2 without a place left out"),
+    ):
+        assert said in _title(figure)
+        assert not figure.axes
+        assert figure.get_figheight() < 0.5
 
 
 def test_figures_need_no_pyplot():

@@ -11,13 +11,13 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import noise, save, tone
 
 from birdlib import audio, classifier, exported, predicting, soundscapes, spectrogram
 from birdlib import config as configs
 from birdlib.detections import Choice
 from birdlib.kept import PredictError
 from birdlib.predicting import Options
+from tests.conftest import noise, save, tone
 
 openvino = pytest.importorskip("openvino", reason="birdlib[runtime] is not installed")
 

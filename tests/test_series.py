@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from birdlib import batches, runs, series, stages, training
+from birdlib import batches, deadline, runs, series, stages, training
 from birdlib import config as configs
 from birdlib.sources import LazySource
 from birdlib.stages import STAGES, RunError
@@ -430,3 +431,19 @@ def test_the_same_runs_on_real_recordings(xc10, tmp_path):
     assert len(submission) == 0
     assert submission.shape[1] == 11
     assert "There are no soundscapes in this data folder" in text_of(executed(folder, "06_testing"))
+
+
+def test_the_series_ends_where_it_is_told_to_and_tells_each_stage_its_time(tiny_data, tmp_path, monkeypatch):
+    monkeypatch.setenv(deadline.TRAINING_ENDS, "")
+    ran = []
+
+    def execute(one, folder, bar):
+        ran.append((one.name, deadline.end()))
+
+    monkeypatch.setattr(series, "_execute", execute)
+    ends = time.time() + 1000
+    series.run("sample", tiny_data, tmp_path / "run", last="05", training_ends=ends)
+    assert [name for name, _ in ran] == NAMES[:5]
+    until = dict(ran)
+    assert time.time() < until["04_phase_1"] < until["05_phase_2"] == round(ends)
+    assert deadline.end() is None

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TINY_LABELS, noise, save, tone
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
@@ -13,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from birdlib import audio, soundscapes
 from birdlib import config as configs
 from birdlib.classifier import Classifier
+from tests.conftest import TINY_LABELS, noise, save, tone
 
 CONFIG = configs.load("paper")
 

@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 import soundfile
 import soxr
-from conftest import RATE_HZ, TINY_BROKEN, TINY_STEREO, noise, save, tone
 
 from birdlib import audio, chunks, sources, store
 from birdlib import config as configs
 from birdlib.audio import AudioError
 from birdlib.sources import LazySource
+from tests.conftest import RATE_HZ, TINY_BROKEN, TINY_STEREO, noise, save, tone
 
 PAPER = configs.load("paper")
 

@@ -1,10 +1,10 @@
 import librosa
 import numpy as np
 import pytest
-from conftest import noise, song, tone
 
 from birdlib import audio, spectrogram
 from birdlib import config as configs
+from tests.conftest import noise, song, tone
 
 PAPER = configs.load("paper")
 OTHER = configs.load(

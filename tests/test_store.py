@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from conftest import noise, save
 
 from birdlib import audio, chunks, runs, sources, stages, store
 from birdlib import config as configs
+from tests.conftest import noise, save
 
 # Of each class some recordings (seconds): long and short ones, a padded tail, and half a second too little for one.
 LENGTHS_S = {"a": (31.0, 9.5, 3.0), "b": (12.5, 18.4), "c": (62.0,)}

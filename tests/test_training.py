@@ -1,12 +1,14 @@
 """Real trainings of a second or two, on chunks of one second; under any backend."""
 
+import time
+
 import keras
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import log_loss
 
-from birdlib import batches, callbacks, draws, models, runs, spectrogram, splits, stages, training
+from birdlib import batches, callbacks, deadline, draws, layers, models, runs, spectrogram, splits, stages, training
 from birdlib import config as configs
 from birdlib.audio import AudioError
 from birdlib.sources import LazySource
@@ -402,7 +404,7 @@ def test_a_loss_that_is_no_number_stops_the_training(fold, config, tmp_path):
 
 def test_training_data_goes_through_the_image_layers(config, fold):
     model = linear(config, 4)
-    whole = training.joined(model, config)
+    whole = layers.joined(model, config)
     assert {key: (each.shape, each.dtype) for key, each in whole.input.items()} == {
         "audio": ((None, 32_000), "int16"),
         "chance": ((None, draws.count(config)), "float32"),
@@ -459,6 +461,8 @@ def test_both_phases_histories_are_one(trained):
     whole = training.whole_history(run, 0)
     assert whole["phase"].tolist() == ["I"] * 3 + ["II"] * 2
     assert whole["epoch"].tolist() == [0, 1, 2, 3, 4]
+    losses = whole["val_loss"].to_numpy()
+    assert np.flatnonzero(whole["best"]).tolist() == [losses[:3].argmin(), 3 + losses[3:].argmin()]
     assert first["epochs"] == 3
 
 
@@ -497,7 +501,55 @@ def test_what_the_callbacks_did_is_told(config):
     told = callbacks.told(history_of([1, 2, 3], [0.1, 0.1, 0.1], first=10), settings)
     assert "in epoch 10" in told
     assert "never lowered" in told
-    assert "ended early after epoch 12" in told
+    assert "ended early after epoch 12: its time was over" in told
+    patient = settings.model_copy(update={"epochs": 9, "early_stopping_patience": 3})
+    told = callbacks.told(history_of([1, 2, 2, 2], [0.1] * 4), patient)
+    assert "early after epoch 3: 3 epochs with no lower loss" in told
+
+
+# --- in time ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_training_without_time_trains_a_batch_and_is_whole(new_run, config, monkeypatch):
+    monkeypatch.setenv(deadline.TRAINING_ENDS, "1")  # 1970
+    run = new_run("late", config)
+    seen = []
+    trained = callbacks.Progress.on_train_batch_end
+    monkeypatch.setattr(
+        callbacks.Progress, "on_train_batch_end", lambda *a, **k: (seen.append(a[1]), trained(*a, **k))[1]
+    )
+    result = training.phase_1(run, 0)
+    assert seen == [0]
+    assert (result["epochs"], result["best_epoch"]) == (1, 0)
+    history = pd.read_csv(run.dir / "history" / "phase_1_fold_0.csv")
+    assert history.columns.tolist() == COLUMNS
+    assert np.isfinite(history.to_numpy()).all()
+    assert models.load(run.dir / "models" / "phase_1_fold_0.keras").output_shape == (None, 4)
+    assert "its time was over" in callbacks.told(history, config.phase_1)
+
+
+def test_a_training_with_time_is_as_without_a_limit(new_run, config, monkeypatch):
+    whole = training.phase_1(new_run("whole", config), 0)
+    monkeypatch.setenv(deadline.TRAINING_ENDS, f"{time.time() + 3600:.0f}")
+    assert training.phase_1(new_run("limited", config), 0) == whole
+
+
+def test_the_limit_leaves_time_for_the_validation(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: clock[0])
+    limit = callbacks.TimeLimit(100)
+    limit.set_model(keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]))
+    limit.model.stop_training = False
+    limit.on_train_begin()
+    stopped = []
+    for at, end_of_epoch in [(30, False), (40, True), (59, False), (69, False)]:
+        clock[0] = at
+        limit.on_train_batch_end(0)
+        stopped.append(limit.model.stop_training)
+        if end_of_epoch:
+            clock[0] = at + 32.0  # which its validation took
+            limit.on_epoch_end(0)
+    assert stopped == [False, False, False, True]
 
 
 # --- cached features, mixed precision --------------------------------------------------------------------------------
