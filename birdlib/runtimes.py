@@ -112,6 +112,8 @@ def _onnxruntime(path: Path, precision: str, threads: int) -> Session:
     onnxruntime = required("onnxruntime", "runtime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    # Threads that wait busily for work take a core from whoever makes the next images.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     (name,) = (one.name for one in session.get_inputs())
     return _one_by_one(lambda image: session.run(None, {name: image}))
