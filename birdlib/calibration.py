@@ -50,7 +50,12 @@ def expected_error(truth: np.ndarray, probabilities: np.ndarray, bins: int = BIN
 
 
 def tempered(probabilities: np.ndarray, temperature: float, activation: Activation) -> np.ndarray:
-    """Probabilities (samples, classes), float64, as they are with their logits divided by `temperature`."""
+    """Probabilities (samples, classes), as they are with their logits divided by `temperature`: float64.
+
+    A temperature of 1 changes nothing, not even by rounding.
+    """
+    if temperature == 1:
+        return probabilities
     logits = _logits(probabilities, activation) / temperature
     return special.softmax(logits, axis=1) if activation == "softmax" else special.expit(logits)
 
@@ -84,8 +89,8 @@ def keep(model: Path, truth: np.ndarray, probabilities: np.ndarray, activation: 
 
 
 def kept(model: Path) -> float:
-    """The temperature that `keep` has put beside a saved classifier."""
-    return float(writing.read_json(model.with_suffix(".json"))["temperature"])
+    """The temperature that `keep` has put beside a saved classifier; 1 where it has not."""
+    return float(writing.read_json(model.with_suffix(".json")).get("temperature", 1.0))
 
 
 def _logits(probabilities: np.ndarray, activation: Activation) -> np.ndarray:

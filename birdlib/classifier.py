@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from birdlib import exported, runtimes, spectrogram
+from birdlib import calibration, exported, runtimes, spectrogram
 from birdlib.runtimes import Outputs
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def _of_folder(found: exported.Exported, wanted: str, threads: int) -> Classifie
     about, labels, name = found.about, found.species["primary_label"].tolist(), runtime_of(found, wanted)
     made = []
     for path, temperature in zip(found.models, about["temperatures"], strict=True):
-        temper = tempering(temperature, about["activation"])
+        temper = partial(calibration.tempered, temperature=temperature, activation=about["activation"])
         if about["format"] == "keras":
             from birdlib import models
 
@@ -161,23 +162,3 @@ def _of_session(session: runtimes.Session, temper, config: Config, labels: list[
         return found._replace(probabilities=temper(found.probabilities))
 
     return Classifier(lambda images: outputs(images).probabilities, config, labels, name, outputs)
-
-
-def tempering(temperature: float, activation: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Divides the logits behind float32 probabilities (batch, classes) by a calibration temperature.
-
-    After a softmax that is ``p ** (1 / temperature)``, scaled to a sum of 1 again; after a sigmoid the same of p and
-    1 - p, class by class. A temperature of 1 changes nothing, not even by rounding.
-    """
-    if temperature == 1:
-        return lambda probabilities: probabilities
-
-    def softmax(probabilities: np.ndarray) -> np.ndarray:
-        powers = np.power(probabilities, 1 / temperature)
-        return powers / powers.sum(axis=1, keepdims=True)
-
-    def sigmoid(probabilities: np.ndarray) -> np.ndarray:
-        yes, no = (np.power(each, 1 / temperature) for each in (probabilities, 1 - probabilities))
-        return yes / (yes + no)
-
-    return {"softmax": softmax, "sigmoid": sigmoid}[activation]

@@ -19,6 +19,7 @@ import pandas as pd
 
 import birdlib
 from birdlib import (
+    calibration,
     chance,
     chunks,
     classifier,
@@ -137,7 +138,7 @@ def _write(run: Run, folder: Path, format: str, precision: str) -> list[Parity]:
             _quantise(folder / name, format, run, fold)
         parities.append(_checked(model, folder / name, format, precision, run, fold, labels))
         names.append(name)
-        temperatures.append(exported.temperature(run.path(f"models/phase_2_fold_{fold}.keras")))
+        temperatures.append(calibration.kept(run.path(f"models/phase_2_fold_{fold}.keras")))
     about = {
         "birdlib": birdlib.__version__,
         "format": format,

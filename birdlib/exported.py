@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 import yaml
 
+from birdlib import calibration, splits
 from birdlib import config as configs
-from birdlib import splits
 from birdlib.writing import digest, read_json, replacing, write_json
 
 if TYPE_CHECKING:
@@ -91,15 +91,10 @@ def _of_run(folder: Path) -> Exported:
     _require(folder, ["tables/recordings.parquet", "tables/splits.parquet", *models], "run the series to notebook 05")
     recordings, split_table = (pd.read_parquet(folder / f"tables/{name}.parquet") for name in ("recordings", "splits"))
     about = {"format": "keras", "precision": "f32", "models": models}
-    about["temperatures"] = [temperature(folder / name) for name in models]
+    about["temperatures"] = [calibration.kept(folder / name) for name in models]
     about["activation"] = _activation(folder / models[0])
     about["made_from"] = {str(fold): digest(folder / name) for fold, name in zip(config.folds, models, strict=True)}
     return Exported(folder, about, config, species(recordings, split_table, splits.labels(split_table)))
-
-
-def temperature(model: Path) -> float:
-    """The calibration temperature that lies beside a saved classifier; 1, which changes nothing, where none does."""
-    return float(read_json(model.with_suffix(".json")).get("temperature", 1.0))
 
 
 def _activation(path: Path) -> str:

@@ -109,12 +109,6 @@ def test_a_temperature_divides_the_logits(folder, tmp_path):
     np.testing.assert_allclose(classifier.load(copy).predict(images(3)), expected, atol=1e-5)
 
 
-def test_a_temperature_after_a_sigmoid():
-    logits = np.array([[-3.0, 0.5], [2.0, 4.0]])
-    tempered = classifier.tempering(1.5, "sigmoid")(1 / (1 + np.exp(-logits)))
-    np.testing.assert_allclose(tempered, 1 / (1 + np.exp(-logits / 1.5)), rtol=1e-6)
-
-
 def test_a_run_folder_is_read_as_if_it_were_one(run_dir, folder):
     found, made = exported.read(run_dir), exported.read(folder)
     assert (found.about["format"], found.about["activation"]) == ("keras", "softmax")
