@@ -250,7 +250,7 @@ def trainings(quick, monkeypatch):
     """Phases that train nothing: the description and the first epoch of each training that there would have been."""
     asked = []
 
-    def pretend(model, data, source, config, settings, best, description, first_epoch=0):
+    def pretend(model, data, source, config, settings, best, description, first_epoch=0, kept=None):
         asked.append((description, first_epoch))
         model.save(best)
         return pd.DataFrame({"epoch": range(settings.epochs), "val_loss": 1.0})
