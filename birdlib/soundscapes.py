@@ -97,7 +97,7 @@ class Windows:
                 yield held[:length]
                 held, given = held[step:], given + 1
         if not self.samples:
-            raise audio.AudioError(f"{self.path}: holds no audio")
+            raise audio.AudioError(f"{self.path}: holds no samples")
         if given < count(self.samples, step, self.config):
             yield np.pad(held, (0, length - len(held)))
 

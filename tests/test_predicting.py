@@ -117,7 +117,7 @@ def test_a_bad_file_costs_itself_and_is_listed(folder, model, out, tmp_path):
     assert (summary.heard, summary.kept, sorted(summary.failed)) == (0, 3, ["broken.wav", "empty.wav"])
     errors = pd.read_csv(out / "errors.csv", index_col="path")["reason"]
     assert errors["broken.wav"].startswith("not readable as audio")
-    assert errors["empty.wav"] == "holds no audio"
+    assert errors["empty.wav"] == "holds no samples"
     assert len(pd.read_csv(summary.written)) > 0
 
 

@@ -97,7 +97,7 @@ def test_stereo_at_48_khz_is_its_mean_at_32(tmp_path):
 
 def test_a_recording_without_audio_is_an_error(tmp_path):
     path = save(tmp_path / "x.wav", np.zeros(0, np.float32))
-    with pytest.raises(audio.AudioError, match="holds no audio"):
+    with pytest.raises(audio.AudioError, match="holds no samples"):
         list(soundscapes.Windows(path, CONFIG))
 
 

@@ -291,7 +291,9 @@ def trainings(quick, monkeypatch):
     """Phases that train nothing: the description and the first epoch of each training that there would have been."""
     asked = []
 
-    def pretend(model, data, source, config, settings, best, description, first_epoch=0, limit_s=None, more=()):
+    def pretend(
+        model, data, source, config, settings, best, description, first_epoch=0, kept=None, limit_s=None, more=()
+    ):
         asked.append((description, first_epoch))
         model.save(best)
         return pd.DataFrame({"epoch": range(settings.epochs), "val_loss": 1.0})
