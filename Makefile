@@ -8,6 +8,8 @@ PYENV := $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions
 FLOOR_PYTHON ?= $(shell for each in python3.12 $(wildcard $(PYENV)/3.12.*/bin/python) python3.13 \
 	$(wildcard $(PYENV)/3.13.*/bin/python) $(PYTHON); do $$each -c pass 2>/dev/null && echo $$each && break; done)
 FLOOR := .venv-floor
+# Two test files at a time: their fixtures are made once a file. ARGS="-n 0" runs one after the other.
+SIDE_BY_SIDE := -n 2 --dist loadfile
 # About this repository, processes and plain files: the same on any version of what is in it.
 NOT_ON_FLOOR := package parallel store pcm ration device_several sample stages chance
 
@@ -35,13 +37,13 @@ pictures: run ## draw the README's picture again, from the sample data set
 	cp runs/sample/figures/06_soundscape.png docs/images/soundscape.png
 
 test: $(VENV)/.dev ## run the fast tests
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-all: test test-jax test-floor ## run all tests: the fast ones, those under jax and on the floor, and the slow ones
-	$(BIN)/pytest -m slow $(ARGS)
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m slow $(ARGS)
 
 test-jax: $(VENV)/.dev ## run the tests of what computes on the device under jax
-	KERAS_BACKEND=jax $(BIN)/pytest tests/test_layers.py tests/test_models.py tests/test_batches.py tests/test_training.py tests/test_classifier.py
+	KERAS_BACKEND=jax $(BIN)/pytest $(SIDE_BY_SIDE) tests/test_layers.py tests/test_models.py tests/test_batches.py tests/test_training.py tests/test_classifier.py
 
 $(FLOOR)/.floor: requirements-floor.txt
 	$(if $(FLOOR_PYTHON),,$(error no Python 3.11, 3.12 or 3.13 was found; name one: make test-floor FLOOR_PYTHON=/path/to/it))
@@ -51,7 +53,7 @@ $(FLOOR)/.floor: requirements-floor.txt
 
 test-floor: $(FLOOR)/.floor ## run the tests and the tiny series on what Kaggle and Colab have
 	@echo "the floor: $$($(FLOOR)/bin/python -V), TensorFlow, Keras and the rest as in requirements-floor.txt"
-	PYTHONPATH=$(CURDIR) $(FLOOR)/bin/python -m pytest $(NOT_ON_FLOOR:%=--ignore=tests/test_%.py) $(ARGS)
+	PYTHONPATH=$(CURDIR) $(FLOOR)/bin/python -m pytest $(SIDE_BY_SIDE) $(NOT_ON_FLOOR:%=--ignore=tests/test_%.py) $(ARGS)
 
 lint: $(VENV)/.dev ## check style and formatting
 	$(BIN)/ruff check .
