@@ -101,7 +101,7 @@ def per_class(table: pd.DataFrame, names: Mapping[str, str] | None = None) -> Fi
         axes.axvline(mean, color=RED, linestyle="--", linewidth=1, zorder=0.5)
         counted = zip(rows["recall"], rows["chunks"].fillna(0), strict=True)
         write(axes, 1.03 if large else 1.1, [f"{value:.0%} of {n:,.0f}" for value, n in counted], size)
-        axes.set_xlim(-0.02 if large else -0.06, 1.2 if large else 2.1)
+        axes.set_xlim(-0.02 if large else -0.06, 1.2 if large else 2.2)
         axes.set_xticks((0, 0.25, 0.5, 0.75, 1) if large else (0, 0.5, 1))
         axes.xaxis.set_major_formatter(PercentFormatter(1))
     legend(figure, [Line2D([], [], linestyle="none", label=name, **look) for name, look in looks.items()])

@@ -207,7 +207,7 @@ def folds(histories: Mapping[str, pd.DataFrame], scores: pd.Series) -> Figure:
     losses, accuracies, ends = figure.subplots(1, 3, width_ratios=(1.25, 1.25, 1))
     for name, axes in (("loss", losses), ("accuracy", accuracies)):
         _fold_curves(axes, [history.set_index("epoch")[f"val_{name}"] for history in histories.values()])
-        axes.set_title(f"{name} in validation", fontsize=8.5)
+        axes.set_ylabel(f"{name} in validation")
     rows = np.arange(len(known))
     ends.plot(known.to_numpy(float), rows, "o", color=BLUE, markersize=6)
     write(ends, 1.02, [f"{value:.1%}" for value in known])
