@@ -227,15 +227,7 @@ def _fit(
     # Weighted: where a batch was filled up, the rows that fill it weigh nothing.
     whole.compile(optimizer, losses.of(config.loss), weighted_metrics=["accuracy"], jit_compile=device.jit(config))
     seconds, kept = Seconds(), kept or Epochs()
-    watched = [
-        seconds,
-        keras.callbacks.ReduceLROnPlateau(
-            monitor="val_loss", factor=settings.plateau_factor, patience=settings.plateau_patience
-        ),
-        keras.callbacks.EarlyStopping(monitor="val_loss", patience=settings.early_stopping_patience),
-        Finite(description),
-        Checkpoint(model, best),
-    ]
+    watched = [seconds, *_watched(model, settings, best, description)]
     done = kept.take_up(whole, best, watched)
     try:
         if done < settings.epochs and not kept.stopped:
@@ -260,6 +252,18 @@ def _fit(
     history.insert(0, "epoch", range(len(history)))
     columns = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]
     return history[columns].assign(seconds=seconds.taken)
+
+
+def _watched(model: keras.Model, settings: Phase, best: Path, description: str) -> list[keras.callbacks.Callback]:
+    """The callbacks whose counters a resumed training takes up."""
+    return [
+        keras.callbacks.ReduceLROnPlateau(
+            monitor="val_loss", factor=settings.plateau_factor, patience=settings.plateau_patience
+        ),
+        keras.callbacks.EarlyStopping(monitor="val_loss", patience=settings.early_stopping_patience),
+        Finite(description),
+        Checkpoint(model, best),
+    ]
 
 
 def predictions(model: keras.Model, data: Fold, source: Source | Noted, config: Config) -> pd.DataFrame:
