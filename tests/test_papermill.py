@@ -65,7 +65,7 @@ def test_they_leave_what_a_series_would(executed):
     assert config.phase_1.epochs == TINY["phase_1.epochs"]
     assert config.model.hidden == (8,)
     assert all(runs.is_current(stage, config, folder) for stage in STAGES)
-    assert set(json.loads((folder / "metrics.json").read_text())) == {"phase_1", "phase_2", "test"}
+    assert set(json.loads((folder / "metrics.json").read_text())) == {"phase_1", "phase_2", "test", "soundscapes"}
     assert len(pd.read_csv(folder / "submission.csv"))
 
 
