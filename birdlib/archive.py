@@ -17,7 +17,8 @@ MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
 LARGEST_JSON = 2**26  # bytes; a configuration of EfficientNetV2B0 has 270,000
 MODULES = ("keras.layers", "keras.initializers", "keras.regularizers", "keras.constraints", "keras.activations")
 MODULES += ("keras.optimizers", "keras.losses", "keras.metrics")  # of a compiled one; they are not built
-MODELS = {"Functional", "Sequential", "Model", "DTypePolicy", "DTypePolicyMap", "GetItem", "Add"}
+MODELS = {"Functional", "Sequential", "Model", "DTypePolicy", "DTypePolicyMap", "GetItem"}
+MODELS |= {"Add", "Subtract", "Multiply", "TrueDivide"}  # arithmetic on tensors, as some backbones write it
 OWN = {"LayerScale"}  # layers of keras.applications that are no public ones
 PLAIN = {"__ellipsis__", "__keras_tensor__", "__slice__", "__numpy__", "__tensor__", "__tuple__", "__set__"}
 # Layers that run code, or read files and addresses, when they are built or called.
