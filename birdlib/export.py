@@ -102,9 +102,9 @@ def export(run_dir: Path, out: Path, format: str = "openvino", precision: str = 
     if (format, precision) not in runtimes.RUNS:
         raise ExportError(f"there is no {format} in {precision}; there are {', '.join(map(' '.join, runtimes.RUNS))}")
     _refuse_place(out)
+    run = _opened(run_dir)
     runtimes.choose(format, precision)
     _require_writer(format)
-    run = _opened(run_dir)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=_parent(out)) as aside:
         whole = Path(aside) / "export"
         whole.mkdir()
