@@ -43,12 +43,18 @@ def settings(**changes: Any) -> Any:
     return config
 
 
-def write_settings() -> None:
+def current_settings() -> dict[str, Any]:
+    """What gpu_settings.json is to hold: the preset `paper`, and what follows from it that is no field."""
     from birdlib import config as configs
 
     paper = configs.load("paper", {"model.weights": None})  # random ones are as fast
-    own = {"chunk_samples": paper.chunk_samples, "image_shape": paper.image_shape}
-    SETTINGS.write_text(json.dumps({**paper.model_dump(mode="json"), **own}, indent=1) + "\n", encoding="utf-8")
+    plain = paper.model_dump(mode="json")
+    plain["loss"]["activation"] = paper.loss.activation
+    return {**plain, "chunk_samples": paper.chunk_samples, "image_shape": list(paper.image_shape)}
+
+
+def write_settings() -> None:
+    SETTINGS.write_text(json.dumps(current_settings(), indent=1) + "\n", encoding="utf-8")
 
 
 # ---- one case, in its own process
