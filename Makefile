@@ -11,7 +11,8 @@ FLOOR := .venv-floor
 # Two test files at a time: their fixtures are made once a file. ARGS="-n 0" runs one after the other.
 SIDE_BY_SIDE := -n 2 --dist loadfile
 # About this repository, processes and plain files: the same on any version of what is in it.
-NOT_ON_FLOOR := package parallel store pcm ration device_several sample stages chance
+NOT_ON_FLOOR := package parallel store pcm ration device_several sample stages chance reliability fuzz benchmarks recorders \
+	detections sites wheel kernels kaggle_places kaggle_push kaggle_session kaggle_wheels
 
 .DEFAULT_GOAL := help
 .PHONY: help run pictures test test-all test-floor test-jax lint format notebooks drift bench fuzz soak audit
