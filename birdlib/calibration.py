@@ -50,9 +50,9 @@ def expected_error(truth: np.ndarray, probabilities: np.ndarray, bins: int = BIN
 
 
 def tempered(probabilities: np.ndarray, temperature: float, activation: Activation) -> np.ndarray:
-    """Probabilities (samples, classes), as they are with their logits divided by `temperature`: float64.
+    """Probabilities (samples, classes), float64, as they are with their logits divided by `temperature`.
 
-    A temperature of 1 changes nothing, not even by rounding.
+    A temperature of 1 hands them back as they are, in their own dtype.
     """
     if temperature == 1:
         return probabilities

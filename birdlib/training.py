@@ -1,8 +1,8 @@
 """Phase I and phase II: one fold's training, from chunks to a saved image classifier and its history.
 
-The image layers and the classifier are joined here, and here only: what is trained takes audio, what is saved takes
-images. Phase I trains the head on a frozen, pretrained backbone; a backbone without pretrained weights trains whole,
-since there is nothing to protect. Phase II starts from phase I's best weights and trains all of it.
+The classifier is joined to the image layers (`birdlib.layers.joined`) only to be trained: that takes audio, what is
+saved takes images. Phase I trains the head on a frozen, pretrained backbone; a backbone without pretrained weights
+trains whole, since there is nothing to protect. Phase II starts from phase I's best weights and trains all of it.
 """
 
 from __future__ import annotations
