@@ -33,7 +33,7 @@ FOLDS = range(4)
 
 # ---- settings
 
-# Half as many bands and half as many frames: the small network is four times as fast, and no worse on inner folds.
+# Half as many bands and half as many frames: the small network is six times as fast (16 images a second, and 102).
 SMALL = {
     "spectrogram.hop": 1000,
     "spectrogram.n_mels": 64,
