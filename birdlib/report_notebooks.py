@@ -169,7 +169,8 @@ def _cell(number: int, cell: Mapping[str, Any], picture: Callable[[str], Markup]
         return Cell(number, "markdown", Markup(_PROSE.render(source)), [])
     code = Markup(highlight(source, PythonLexer(), HtmlFormatter(nowrap=True)))
     outputs = [shown for output in cell.get("outputs", []) if (shown := _output(output, picture))]
-    return Cell(number, "code", code, outputs, "hide-input" in cell["metadata"].get("tags", []))
+    folded = not {"hide-input", "install"}.isdisjoint(cell["metadata"].get("tags", []))
+    return Cell(number, "code", code, outputs, folded)
 
 
 def _output(output: Mapping[str, Any], picture: Callable[[str], Markup]) -> Markup:
