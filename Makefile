@@ -12,7 +12,7 @@ FLOOR := .venv-floor
 SIDE_BY_SIDE := -n 2 --dist loadfile
 # About this repository, processes and plain files: the same on any version of what is in it.
 NOT_ON_FLOOR := package parallel store pcm ration device_several sample stages chance reliability fuzz benchmarks recorders \
-	detections sites wheel kernels kaggle_places kaggle_push kaggle_session kaggle_wheels
+	detections sites wheel kernels kaggle_places kaggle_push kaggle_session kaggle_wheels report_browser
 
 .DEFAULT_GOAL := help
 .PHONY: help run pictures test test-all test-floor test-jax lint format notebooks drift bench fuzz soak audit

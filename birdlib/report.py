@@ -125,7 +125,7 @@ def _results(run: Run, recordings: Any, names: Mapping[str, str]) -> dict[str, A
     classes = results.metrics.get("classes") or len(results.labels)
     return found | {
         "side": results.side,
-        "metrics": results.metrics,
+        "metrics": {"chunks": None, "recordings": None, "groups": None, **results.metrics},
         "classes": classes,
         "accuracy": report_results.score(results.metrics, "accuracy"),
         "headline": report_results.headline(results.metrics),

@@ -46,7 +46,7 @@ def _stage(run: Run, one: Any, book: Mapping[str, Any] | None) -> dict[str, Any]
     about = (book or {}).get("metadata", {}).get("papermill", {})
     return {
         "name": one.name,
-        "title": report_notebooks.title(book) if book else one.name.replace("_", " "),
+        "title": (report_notebooks.title(book) if book else "") or one.name.replace("_", " "),
         "state": state,
         "done": done,
         "current": state == "finished",

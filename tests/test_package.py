@@ -81,7 +81,7 @@ def test_importing_the_package_loads_nothing_heavy():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], *([name, "--help"] for name in ("sample", "run", "check", "predict")), ["--version"]],
+    [["--help"], *([name, "--help"] for name in ("sample", "run", "check", "predict", "report")), ["--version"]],
 )
 def test_help_loads_nothing_heavy(arguments):
     code = f"""
