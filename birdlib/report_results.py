@@ -88,8 +88,9 @@ def _validation(run: Run, phase: int) -> pd.DataFrame | None:
 
 def score(metrics: Mapping[str, Any], name: str) -> Score:
     """A number of ``metrics.json`` with its interval."""
-    low, high = metrics.get("intervals", {}).get(name, (None, None))
-    return Score(metrics.get(name), low, high, ".1%" if name.endswith(("accuracy", "top_5")) else ".3f")
+    found = [metrics.get(name), *metrics.get("intervals", {}).get(name, (None, None))]
+    value, low, high = (None if one is None or np.isnan(one) else one for one in found)
+    return Score(value, low, high, ".1%" if name.endswith(("accuracy", "top_5")) else ".3f")
 
 
 def headline(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -14,7 +14,20 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from birdlib import chunks, config, folds, plots, report, report_notebooks, runs, splits, stages, testing, writing
+from birdlib import (
+    chunks,
+    config,
+    folds,
+    plots,
+    report,
+    report_notebooks,
+    report_results,
+    runs,
+    splits,
+    stages,
+    testing,
+    writing,
+)
 from birdlib.classifier import Classifier
 from birdlib.report import ReportError
 from tests.conftest import save, song
@@ -327,6 +340,21 @@ def test_a_small_figure_is_kept_exactly(run):
 def test_the_same_folder_gives_the_same_page(run, page):
     before = page.read_bytes()
     assert report.write(run.dir).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("metrics", "text", "interval"),
+    [
+        ({"accuracy": 0.5, "intervals": {"accuracy": [0.25, 1.0]}}, "50.0%", "25.0% to 100.0%"),
+        ({"accuracy": 0.5, "intervals": {"accuracy": [float("nan")] * 2}}, "50.0%", ""),
+        ({"accuracy": 0.5}, "50.0%", ""),
+        ({"accuracy": None}, "–", ""),
+        ({}, "–", ""),
+    ],
+)
+def test_a_number_that_does_not_exist_is_a_dash(metrics, text, interval):
+    found = report_results.score(metrics, "accuracy")
+    assert (found.text, found.interval) == (text, interval)
 
 
 # ---- what is missing is said

@@ -142,3 +142,14 @@ def test_it_can_be_looked_at(tab, page, width, scheme, tmp_path):
     darkest, lightest = image.getextrema()
     assert lightest - darkest > 180  # there is text on it
     tab.call("Emulation.setEmulatedMedia", features=[])
+
+
+def test_what_a_page_does_wrong_is_noticed(tab, tmp_path):
+    path = tmp_path / "bad.html"
+    path.write_text(
+        "<script>console.error('one'); setTimeout(() => two())</script><img src='https://localhost:1/three.png'>"
+    )
+    tab.go(path, 400)
+    tab.tell("new Promise((done) => setTimeout(done, 300))")
+    said = "".join(tab.complaints)
+    assert all(word in said for word in ('"one"', "two is not defined", "asks for https://localhost:1/three.png"))
