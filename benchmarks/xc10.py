@@ -248,8 +248,7 @@ def scores(seeds: list[int]) -> pd.DataFrame:
 
 
 def _told(estimate: tuple[float, float, float], sign: str = "") -> str:
-    value, low, high = (format(100 * each, f"{sign}.1f") for each in estimate)
-    return f"{value} ({low} to {high})"
+    return intervals.told(*(100 * each for each in estimate), f"{sign}.1f")
 
 
 def _done(name: str, group_by: str, seeds: list[int]) -> str:

@@ -49,9 +49,10 @@ def test_a_paired_difference_is_of_the_same_recordings_and_its_interval_resample
     assert score.difference[0] == pytest.approx(2 / 5)
     assert score.seeds == 2
     assert score.difference[1] < 2 / 5 < score.difference[2]
-    # The same gain everywhere has no spread, however much the recordings themselves differ.
+    # The same answers have no difference, however much the recordings themselves differ, and it has no interval.
     even = xc10.paired([np.array([1.0, 0, 1])], [np.array([1.0, 0, 1])], np.array(list("abc")))
-    assert even.difference == (0, 0, 0)
+    assert even.difference[0] == 0
+    assert xc10.verdict(*even.difference[1:]) == "not distinguishable"
     groups = np.array(list("aaabbb"))  # two authors, one all right and one all wrong: the interval says nothing
     wide = xc10.paired([np.array([1.0, 1, 1, 0, 0, 0])], [np.zeros(6)], groups)
     assert wide.difference[1] <= 0
