@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -51,6 +52,7 @@ class Options:
     sample : the ``sample_submission.csv`` whose columns a submission takes; None: the one beside the recordings.
     budget_minutes : stop hearing then; a submission is filled up with class priors. None: go on to the end.
     workers : processes (0: one a core); it changes the speed and nothing else.
+    cluster : the address of a Dask scheduler, whose workers then hear (`birdlib.parallel`).
     runtime : "auto", "openvino", "onnxruntime"; or "keras", of run folders.
     """
 
@@ -62,6 +64,7 @@ class Options:
     budget_minutes: float | None = None
     workers: int = 0
     runtime: str = "auto"
+    cluster: str | None = None
 
 
 class Summary(NamedTuple):
@@ -215,10 +218,15 @@ def _hear_all(
     # Keras shares its work out to all cores by itself; other runtimes do better with a core a recording.
     most = 1 if any(one.about["format"] == "keras" for one in opened) else options.workers or cpu_count()
     workers = min(most, len(left))
-    work = functools.partial(_hear, job._replace(threads=max(1, cpu_count() // workers)))
+    threads = 1 if options.cluster else max(1, cpu_count() // workers)
+    # Other processes may stand in another folder.
+    job = job._replace(threads=threads, models=tuple(model.absolute() for model in job.models))
+    left = [one._replace(path=one.path.absolute()) for one in left]
+    needs = [*job.models, Path(os.path.commonpath([one.path.parent for one in left]))] if options.cluster else []
     # The longest first, so that no core waits for one at the end.
     order = sorted(left, key=lambda one: -one.path.stat().st_size)
-    results = map_files(work, order, _time_limit_s(left, job.config), workers)
+    work, limit_s = functools.partial(_hear, job), _time_limit_s(left, job.config)
+    results = map_files(work, order, limit_s, workers, cluster=options.cluster, needs=needs)
     with closing(results), tqdm(total=len(left), desc="hearing", unit="file", mininterval=1.0) as bar:
         for recording, result in results:
             bar.update()

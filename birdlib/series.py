@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from birdlib import augment, competition, deadline, metadata, runs
+from birdlib import augment, cluster, competition, deadline, metadata, runs
 from birdlib.config import Config
 from birdlib.stages import STAGES, RunError, Stage, notebook, stage
 
@@ -94,6 +94,9 @@ def run(
 def _check_early(settings: Config) -> None:
     """Raises now what would stop a notebook minutes later."""
     augment.Chain(settings)  # audiomentations may be missing
+    if settings.compute.cluster:
+        with cluster.connected(settings.compute.cluster):
+            pass
     if settings.compute.tensorboard and not importlib.util.find_spec("tensorboard"):
         raise RunError("compute.tensorboard: tensorboard is not installed: pip install 'birdlib[tensorboard]'")
     weights = settings.model.weights

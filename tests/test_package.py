@@ -19,7 +19,17 @@ LINES = 360
 
 # The rooms from top to bottom: a module imports only from those after it.
 WITH_KERAS = (
-    *("cli", "cli_kaggle", "cli_settings", "kaggle_push", "kernels", "kaggle_session", "kaggle_wheels", "wheel"),
+    *(
+        "cli",
+        "cli_kaggle",
+        "cli_settings",
+        "cli_stopping",
+        "kaggle_push",
+        "kernels",
+        "kaggle_session",
+        "kaggle_wheels",
+        "wheel",
+    ),
     *("sweeps", "series", "export", "testing", "training", "resume", "callbacks", "features", "losses", "models"),
     *("device", "batches", "layers", "layers_wave", "layers_mel", "layers_image"),
 )
@@ -28,7 +38,18 @@ WITHOUT_KERAS = (
     *("archive", "targets", "epochs", "folds", "baseline", "examples", "evaluation", "calibration"),
     *("intervals", "paper", "draws", "augment", "backgrounds", "standins", "sources", "splits", "dealing", "sites"),
     *("chunks", "ration", "store", "pcm", "spectrogram", "sample", "songs", "ogg", "check", "overview", "metadata"),
-    *("audio", "parallel", "players", "plots", "plots_results", "plots_scores", "plots_training", "plots_chunks"),
+    *(
+        "audio",
+        "parallel",
+        "processes",
+        "cluster",
+        "players",
+        "plots",
+        "plots_results",
+        "plots_scores",
+        "plots_training",
+        "plots_chunks",
+    ),
     *("plots_sound", "plots_data", "plots_style", "runs_table", "runs", "parameters", "competition", "stages"),
     *("writing", "kaggle_places", "deadline", "config", "settings", "settings_augmentation", "settings_section"),
     "chance",
