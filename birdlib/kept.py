@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +15,7 @@ from birdlib.soundscapes import Heard
 from birdlib.writing import read_json, replacing, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from birdlib.config import Config
     from birdlib.exported import Exported
@@ -80,6 +81,25 @@ def read(out: Path, recording: Recording) -> Heard:
     """What was kept of a recording, without its embeddings."""
     path = _path(out, recording)
     return Heard(pd.read_parquet(path).to_numpy(np.float32), _about(path)["duration_s"])
+
+
+class Kept(Mapping):
+    """What was kept of recordings, by name, read each time: all of a large collection is more than memory holds."""
+
+    def __init__(self, out: Path, recordings: Sequence[Recording]) -> None:
+        self._out, self._recordings = out, {one.name: one for one in recordings}
+
+    def __getitem__(self, name: str) -> Heard:
+        return read(self._out, self._recordings[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._recordings
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._recordings)
+
+    def __len__(self) -> int:
+        return len(self._recordings)
 
 
 def write_errors(out: Path, failed: Mapping[str, str]) -> None:

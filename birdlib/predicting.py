@@ -158,7 +158,8 @@ def predict(paths: Sequence[Path], models: Sequence[Path], out: Path, config: Co
     failed, reached = _hear_all(job, left, out, options, opened, until)
     kept.write_errors(out, failed)
     unreached = [one for one in left if one.name not in reached]
-    heard = {one.name: kept.read(out, one) for one in asked if one.name not in failed and one not in unreached}
+    missing = set(failed) | {one.name for one in unreached}
+    heard = kept.Kept(out, [one for one in asked if one.name not in missing])
     filled, unknown, written = _write(asked, heard, out, opened[0], config, options, paths)
     return Summary(
         runtime=runtime,
@@ -271,14 +272,14 @@ def duration_s(path: Path, otherwise: float) -> float:
 def _write(asked, heard, out, model, config, options, paths) -> tuple[int, list[str], Path]:
     if options.format == "submission":
         return _write_submission(asked, heard, out, model, config, options, paths)
-    tables = [
+    tables = (
         detections.table(name, one.values, config.chunks.length_s, one.duration_s, model.species, options.choice)
         for name, one in heard.items()
-    ]
+    )
     if options.format == "table":
         path = out / ("table.parquet" if options.parquet else "table.csv")
         nothing = detections.table("", np.zeros((0, len(model.species))), 1.0, 0.0, model.species, options.choice)
-        formats.write_table(pd.concat([nothing, *tables], ignore_index=True) if tables else nothing, path)
+        formats.write_table(pd.concat([nothing, *tables], ignore_index=True) if heard else nothing, path)
         return 0, [], path
     for name, table in zip(heard, tables, strict=True):
         if options.format == "raven":
