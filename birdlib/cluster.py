@@ -60,19 +60,26 @@ def connected(address: str) -> Iterator[Client]:
         yield client
 
 
-def threads(client: Client) -> int:
-    """How many tasks the cluster does at once, once it has a worker.
+def ready(client: Client) -> int:
+    """How many tasks the cluster does at once, once it has a worker, and each that it has can do birdlib's work.
 
     Raises
     ------
     ClusterError
-        if none comes within `WORKERS_S`.
+        if none comes within `WORKERS_S`, or one lacks birdlib.
     """
-    until = time.monotonic() + WORKERS_S
-    while not (found := _threads(client)):
-        if time.monotonic() > until:
-            raise ClusterError(f"{_address(client)} has no worker: start some (dask worker {_address(client)})")
-        time.sleep(_LOOK_S)
+    found = _threads(client)
+
+    def lacks() -> str:  # sent whole, being within a function: what is sent by name ends a worker that lacks the name
+        try:
+            import birdlib.cluster  # noqa: F401
+        except ImportError as error:
+            return str(error)
+        return ""
+
+    if lacking := {address: why for address, why in client.run(lacks).items() if why}:
+        address, why = next(iter(lacking.items()))
+        raise ClusterError(f"the worker at {address} lacks birdlib ({why}): start it in an environment like this one")
     return found
 
 
@@ -102,7 +109,7 @@ def results(
     needs = [str(Path(path).absolute()) for path in needs]
     try:
         while True:
-            for name, arguments in itertools.islice(left, max(0, 2 * threads(client) - len(under_way))):
+            for name, arguments in itertools.islice(left, max(0, 2 * _threads(client) - len(under_way))):
                 future = client.submit(_fitting, _make(), needs, task, *arguments, pure=False)
                 under_way[future] = name
                 future.add_done_callback(done.put)
@@ -128,21 +135,26 @@ def _result(future, client: Client) -> Any:
             "see its log, and begin again; what was done is kept"
         ) from None
     except (CancelledError, CommClosedError):
-        raise ClusterError(f"the scheduler at {_address(client)} is gone: begin again; what was done is kept") from None
-    except (ImportError, AttributeError) as error:
-        raise ClusterError(
-            f"a worker of {_address(client)} cannot load birdlib's work ({' '.join(str(error).split())}): start it in "
-            "an environment like this one"
-        ) from None
+        raise ClusterError(_gone(client)) from None
 
 
 def _threads(client: Client) -> int:
-    try:
-        return sum(client.nthreads().values())
-    except Exception as error:
-        raise ClusterError(
-            f"the scheduler at {_address(client)} is gone ({type(error).__name__}): begin again; what was done is kept"
-        ) from None
+    """The threads of all workers. A cluster may be without one for a while."""
+    until = time.monotonic() + WORKERS_S
+    while True:
+        try:
+            found = sum(client.nthreads().values())
+        except Exception:
+            raise ClusterError(_gone(client)) from None
+        if found:
+            return found
+        if time.monotonic() > until:
+            raise ClusterError(f"{_address(client)} has no worker: start some (dask worker {_address(client)})")
+        time.sleep(_LOOK_S)
+
+
+def _gone(client: Client) -> str:
+    return f"the scheduler at {_address(client)} is gone: begin again; what was done is kept"
 
 
 def _address(client: Client) -> str:

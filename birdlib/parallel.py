@@ -94,7 +94,7 @@ def map_files(
 
 def _on_cluster(job: Job, address: str, needs: Sequence[Path]) -> Generator[tuple[int, Any], None, None]:
     with clusters.connected(address) as client:
-        job = dataclasses.replace(job, workers=clusters.threads(client))
+        job = dataclasses.replace(job, workers=clusters.ready(client))
         calls = (
             (batch, (job.work, bytes(processes.dumps([job.items[index] for index in batch])), job.time_limit_s))
             for batch in job.batches()

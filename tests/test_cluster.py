@@ -339,5 +339,5 @@ def test_a_worker_without_birdlib_is_one_error(own, tmp_path):
     command = [sys.executable, "-c", WITHOUT_BIRDLIB, own.address, "--no-nanny", "--nthreads", "1", "--no-dashboard"]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     own.workers.append(subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **pipes))
-    with pytest.raises(ClusterError, match=r"cannot load birdlib's work \(.*birdlib.*\): start it in an environment"):
+    with pytest.raises(ClusterError, match=r"the worker at tcp://.* lacks birdlib \(.*\): start it in an env"):
         list(map_files(str, range(9), LIMIT_S, cluster=own.address))
