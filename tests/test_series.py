@@ -356,6 +356,7 @@ def as_large_as_2024(tmp_path):
     return tmp_path / "data"
 
 
+@pytest.mark.slow
 def test_metadata_of_the_papers_size_without_audio_are_told_with_the_papers_counts(as_large_as_2024, tmp_path):
     folder = series.run("paper", as_large_as_2024, tmp_path / "run", {"augmentation.where": "off"}, only="01")
     text = text_of(executed(folder, "01_eda"))
@@ -369,6 +370,7 @@ def test_metadata_of_the_papers_size_without_audio_are_told_with_the_papers_coun
         series.run(run_dir=folder, only="02")
 
 
+@pytest.mark.slow
 def test_a_real_years_metadata_are_told(shared, tmp_path):
     folder = series.run("paper", shared / "data" / "birdclef2023", tmp_path / "run", only="01")
     text = text_of(executed(folder, "01_eda"))
