@@ -4,15 +4,14 @@
 
 Prints a table and writes benchmarks/out/memory.json: rows of claim, value, unit, better, baseline. A corpus of a size
 is so many links to the recordings of ../shared/data/xc10 (6 s each), or of the synthetic sample. Every stage runs in a
-process of its own, which is looked at every 50 ms: what counts is the largest sum of the resident memory (RSS) of that
-process and all below it, two workers among them; pages that they share count in each. What the imports alone take is
-the stage "imports".
+forked process of its own, which is looked at every 50 ms: what counts is the largest sum of the resident memory (RSS)
+of that process and all below it, two workers among them; pages that they share count in each. What the imports alone
+take is the stage "imports".
 """
 
 import argparse
+import multiprocessing
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,8 +33,9 @@ STORE_GB = 0.2  # so that the largest corpora do not fit, and what goes in has t
 EPOCH_BATCHES = 20
 
 
-def corpus(folder: Path, size: int) -> Path:
-    """A data folder of so many recordings, most of them links."""
+def corpus(folder: Path) -> None:
+    """A data folder of so many recordings as the folder's name ends with, each a link."""
+    size = int(folder.name.rpartition("_")[2])
     origin = XC10 if XC10.is_dir() else OUT / "sample"
     if not origin.is_dir():
         sample.write(origin)
@@ -49,7 +49,6 @@ def corpus(folder: Path, size: int) -> Path:
     for name, target in zip(names, targets, strict=True):
         os.symlink(target, folder / "train_audio" / name)
     rows.assign(filename=names).to_csv(folder / "train_metadata.csv", index=False)
-    return folder
 
 
 def settings(data: Path, kind: str = "lazy") -> configs.Config:
@@ -61,7 +60,7 @@ def settings(data: Path, kind: str = "lazy") -> configs.Config:
 
 
 def imports(data: Path) -> None:
-    pass
+    time.sleep(0.5)  # long enough to be looked at
 
 
 def eda(data: Path) -> None:
@@ -140,6 +139,7 @@ def small_model(folder: Path, classes: int = 182) -> Path:
 
 
 STAGES: dict[str, Callable[[Path], None]] = {
+    "corpus": corpus,
     "imports": imports,
     "eda": eda,
     "index": index,
@@ -179,14 +179,22 @@ def resident_mb(top: int) -> float:
     return sum(pages.get(pid, 0) for pid in below) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+def apart(stage: str, data: Path) -> None:
+    """In a forked process: what it prints goes to a file."""
+    log = os.open(data / f"{stage}.log", os.O_WRONLY | os.O_CREAT)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    STAGES[stage](data)
+
+
 def peak_mb(stage: str, data: Path) -> float:
-    with open(data / f"{stage}.log", "wb") as log:
-        child = subprocess.Popen([sys.executable, __file__, "--run", stage, str(data)], stdout=log, stderr=log)
-        peak = 0.0
-        while child.poll() is None:
-            peak = max(peak, resident_mb(child.pid))
-            time.sleep(0.05)
-    if child.returncode:
+    child = multiprocessing.get_context("fork").Process(target=apart, args=(stage, data))
+    child.start()
+    peak = 0.0
+    while child.exitcode is None:
+        peak = max(peak, resident_mb(child.pid))
+        time.sleep(0.05)
+    if child.exitcode:
         raise SystemExit(f"{stage}: {(data / f'{stage}.log').read_text()[-2000:]}")
     return peak
 
@@ -194,17 +202,14 @@ def peak_mb(stage: str, data: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES))
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
-    parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--stages", nargs="+", choices=WORDS, default=list(WORDS))
     options = parser.parse_args()
-    if options.run:
-        STAGES[options.run[0]](Path(options.run[1]))
-        return
     OUT.mkdir(exist_ok=True)
     found: dict[str, dict[int, float]] = {stage: {} for stage in options.stages}
     for size in options.sizes:
-        with tempfile.TemporaryDirectory(dir=OUT) as folder:
-            data, began = corpus(Path(folder), size), time.monotonic()
+        with tempfile.TemporaryDirectory(dir=OUT, suffix=f"_{size}") as folder:
+            data, began = Path(folder), time.monotonic()
+            peak_mb("corpus", data)
             for stage in options.stages:
                 found[stage][size] = peak_mb(stage, data)
                 spent = time.monotonic() - began

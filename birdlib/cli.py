@@ -14,7 +14,7 @@ import typer
 import birdlib
 from birdlib import cli_kaggle
 from birdlib.cli_settings import pairs, settings
-from birdlib.cli_stopping import end_by_signal, stoppable
+from birdlib.cli_stopping import ended_by_signal, stoppable
 
 if TYPE_CHECKING:
     from birdlib.check import CheckUp
@@ -196,9 +196,9 @@ def _fastest(model: Path, runtime: str) -> Path:
 
 def main() -> None:
     """The entry point: birdlib's own errors are one line on standard error and exit status 1."""
-    end_by_signal()
     try:
-        app()
+        with ended_by_signal():
+            app()
     except Exception as error:
         if not type(error).__module__.startswith("birdlib."):
             raise

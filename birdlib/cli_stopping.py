@@ -11,10 +11,17 @@ from collections.abc import Iterator
 import typer
 
 
-def end_by_signal() -> None:
-    """From here on SIGTERM interrupts as Ctrl-C does, so that what runs is ended in good order."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)
+@contextlib.contextmanager
+def ended_by_signal() -> Iterator[None]:
+    """Within it SIGTERM interrupts as Ctrl-C does, so that what runs is ended in good order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _interrupt(number: int, _) -> None:
