@@ -168,9 +168,10 @@ def test_what_is_not_what_keras_says_is_not_written(run_dir, tmp_path, monkeypat
 # ---- killed
 
 PROGRAM = """
-import os, shutil, sys, time
+import os, shutil, signal, sys, time
 from pathlib import Path
 from birdlib import cli, export
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have switched it off
 seen = 0
 def come_to(place):
     global seen

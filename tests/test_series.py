@@ -294,7 +294,11 @@ def test_a_killed_series_leaves_no_process_and_goes_on(folder, tiny_data, tmp_pa
     """Killed in four places, and begun again after each, it ends as one left alone; what was done is not done again."""
     run_dir, done = tmp_path / "run", {}
     settings = [f"--set={key}={value}" for key, value in TINY.items()]
-    command = [sys.executable, "-c", "from birdlib.cli import main; main()", "run", "--run-dir", str(run_dir)]
+    # A shell may have left Ctrl-C switched off for what it runs in the background.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from birdlib.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "run", "--run-dir", str(run_dir)]
     command += ["--config", "sample", "--data-dir", str(tiny_data), *settings]
     for number, status, place in KILLS:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
