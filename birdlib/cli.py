@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import birdlib
-from birdlib import cli_kaggle
+from birdlib import cli_kaggle, cli_tune
 from birdlib.cli_settings import pairs, settings
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(cli_kaggle.app, name="kaggle")
+app.command()(cli_tune.tune)
 
 
 @app.callback(invoke_without_command=True)

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from birdlib import augment, competition, deadline, metadata, runs
 from birdlib.config import Config
-from birdlib.stages import STAGES, RunError, Stage, notebook, stage
+from birdlib.stages import STAGES, RunError, Stage, notebook, since, stage
 
 try:
     import papermill
@@ -124,8 +124,8 @@ def _chosen(first: str | None, only: str | None, last: str | None) -> tuple[tupl
     if first and only:
         raise RunError("give --from or --only, not both")
     if only:
-        one = stage(only)
-        return (one,), STAGES[STAGES.index(one) :]
+        one = stage(only, appendices=True)
+        return (one,), since(one)
     until = STAGES.index(stage(last)) + 1 if last else len(STAGES)
     if first:
         begin = STAGES.index(stage(first))
