@@ -34,11 +34,13 @@ _LOSS = "validation loss (nats)"
 def _points(axes: Axes, table: pd.DataFrame, x: pd.Series) -> None:
     for state, (colour, marker) in _LOOKS.items():
         here = table["state"] == state
+        if not here.any():  # an empty line that is not clipped would take room
+            continue
         axes.plot(x[here], table.loc[here, "val_loss"], marker, color=colour, markersize=5, linestyle="none")
 
 
 def _keys(table: pd.DataFrame) -> list[Line2D]:
-    labels = {"finished": "finished", "pruned": "pruned, at its last epoch"}
+    labels = {"finished": "finished", "pruned": "pruned: its last epoch, or the upper edge"}
     return [
         Line2D([], [], color=colour, marker=marker, linestyle="none", markersize=5, label=labels[state])
         for state, (colour, marker) in _LOOKS.items()
@@ -73,7 +75,7 @@ def trials(table: pd.DataFrame, title: str = "") -> Figure:
     figure, axes = new_axes(2.8, title, "trial, in the order they began", _LOSS)
     order = pd.Series(np.arange(1, len(table) + 1), table.index)
     _points(axes, known, order[known.index])
-    so_far = known["val_loss"].where(known["state"] == "finished").cummin()
+    so_far = known["val_loss"].where(known["state"] == "finished").cummin().ffill()
     axes.step(order[known.index], so_far, where="post", color=RED, linewidth=1.4)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.set_xlim(0.4, len(table) + 0.6)
@@ -117,15 +119,23 @@ def _panel(axes: Axes, known: pd.DataFrame, key: str, log: bool) -> None:
         _points(axes, known, values)
         if log:
             plain_log_axis(axes, float(values.min()) / 1.15, float(values.max()) * 1.15)
-            axes.tick_params("x", labelrotation=30)
+            _turn_ticks(axes)
         return
     choices = sorted(values.unique()) if numeric else sorted(map(str, values.unique()), key=_by_size)
     spots = {choice: spot for spot, choice in enumerate(choices)}
     # Side by side within a choice, so that equal losses stay apart.
-    beside = (known.groupby(key, dropna=False).cumcount() % 5 - 2) * 0.07
+    beside = ((known.groupby(key, dropna=False).cumcount() + 2) % 5 - 2) * 0.07
     _points(axes, known, (values if numeric else values.map(str)).map(spots) + beside)
     axes.set_xticks(range(len(choices)), [f"{one:g}" if numeric else one for one in choices])
     axes.set_xlim(-0.6, len(choices) - 0.4)
+    if sum(len(str(one)) for one in choices) > 26:
+        _turn_ticks(axes)
+
+
+def _turn_ticks(axes: Axes) -> None:
+    """Long texts under a narrow panel, aslant."""
+    for label in axes.get_xticklabels():
+        label.set(rotation=25, horizontalalignment="right", rotation_mode="anchor")
 
 
 def _by_size(text: str) -> tuple:
