@@ -1,8 +1,11 @@
 """Tuning: the stages' trials, with a training that only says what it was given; and once really, slow."""
 
+import ast
+import json
 import shutil
 import sys
 
+import nbformat
 import pandas as pd
 import pytest
 
@@ -39,6 +42,21 @@ def new_run(tables, tiny_config, tmp_path):
         return run
 
     return new
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """A function (arguments...) -> exit status, standard output, standard error of `birdlib` with these arguments."""
+
+    def calling(*arguments):
+        monkeypatch.setattr(sys, "argv", ["birdlib", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        for folder in list(runs._held):  # as the end of the process would
+            runs.unlock(folder)
+        return stopped.value.code or 0, *capsys.readouterr()
+
+    return calling
 
 
 @pytest.fixture
@@ -207,6 +225,64 @@ def test_the_words_for_what_is_searched(tiny_config):
     assert table["stage"].tolist() == [1, 1, 2]
 
 
+@pytest.fixture
+def finished(new_run):
+    """The folder of a run whose first two stages are recorded as done, with its settings."""
+    run = new_run(**{"tuning.trials": 2})
+    run.write_table("audio", pd.DataFrame({"filename": []}))
+    runs.keep_settings(run.dir, run.config)
+    for name in ("01", "02"):
+        runs.Run(run.dir, run.config, stages.stage(name)).finish()
+    return run.dir
+
+
+def test_the_command_tells_what_was_found_and_where_it_is(finished, trained, call):
+    status, said, error = call("tune", "--run-dir", finished, "--trials", "3")
+    assert status == 0, error
+    assert "Stage 1: trial " in said
+    assert "Stage 2: trial " in said
+    assert "From 3 finished trials no importance can be told." in said
+    best = finished / "tuning" / "best.yaml"
+    assert f"best settings: {best}  (birdlib run --config {best})" in said
+    figures = sorted(path.name for path in (finished / "figures").iterdir())
+    expected = [f"appendix_{name}_stage_{stage}.png" for name in ("importance", "trials", "tried") for stage in (1, 2)]
+    assert figures == expected
+    count = len(trained)
+    assert call("tune", "--run-dir", finished, "--trials", "3", "--stage", "2")[0] == 0
+    assert len(trained) == count
+
+
+def test_the_command_stops_in_time_and_at_a_wish(finished, trained, call, monkeypatch):
+    status, _, error = call("tune", "--run-dir", finished, "--timeout-minutes", "0")
+    assert (status, trained) == (0, [])
+    assert "the time is over; the same command goes on where it was" in error
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tuning, "tune", stopped)
+    status, _, error = call("tune", "--run-dir", finished)
+    assert status == 130
+    assert "stopped; the same command goes on where it was" in error
+
+
+def test_the_appendix_runs_by_itself(finished, trained):
+    notebook = nbformat.read(stages.notebook("appendix_tuning"), as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    seen = {}
+    for cell in cells:
+        exec(cell.source, seen)
+        if "parameters" in cell.metadata.get("tags", []):
+            seen["run_dir"] = str(finished)
+    last = ast.parse(cells[-1].source).body[-1]
+    text = eval(compile(ast.Expression(last.value), "last", "eval"), seen).data
+    assert "of 2 (" in text
+    assert "The best settings differ from those that the search began with: " in text
+    recorded = json.loads((finished / "metrics.json").read_text())["tuning"]
+    assert recorded["stage_1"]["val_loss"] == seen["found"][1].best().loss
+    assert (finished / "stages" / "appendix_tuning.json").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -214,12 +290,10 @@ def test_the_words_for_what_is_searched(tiny_config):
         (["--config", "nothing"], "neither a preset"),
     ],
 )
-def test_what_the_command_refuses(arguments, expected, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["birdlib", "tune", "--run-dir", str(tmp_path / "run"), *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    assert stopped.value.code == 1
-    assert expected in capsys.readouterr().err
+def test_what_the_command_refuses(arguments, expected, tmp_path, call):
+    status, _, error = call("tune", "--run-dir", tmp_path / "run", *arguments)
+    assert status == 1
+    assert expected in error
     assert not (tmp_path / "run").exists()
 
 
@@ -236,20 +310,18 @@ TINY = {
 
 
 @pytest.mark.slow
-def test_the_command_searches_and_a_run_with_what_it_found_trains_the_same(tiny_data, tmp_path, monkeypatch, capsys):
+def test_the_command_searches_and_a_run_with_what_it_found_trains_the_same(tiny_data, tmp_path, call):
     (tmp_path / "tiny.yaml").write_text(configs.brief(configs.load("sample", TINY)))
-    command = ["birdlib", "tune", "--config", tmp_path / "tiny.yaml", "--data-dir", tiny_data]
-    monkeypatch.setattr(sys, "argv", [*map(str, command), "--run-dir", str(tmp_path / "tune"), "--trials", "3"])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    said = capsys.readouterr().out
-    assert stopped.value.code == 0, said
+    folder = tmp_path / "tune"
+    command = ("tune", "--config", tmp_path / "tiny.yaml", "--data-dir", tiny_data, "--run-dir", folder)
+    status, said, error = call(*command, "--trials", 2)
+    assert status == 0, error
     assert "Stage 2: trial" in said
-    best = tmp_path / "tune" / "tuning" / "best.yaml"
+    best = folder / "tuning" / "best.yaml"
     assert f"birdlib run --config {best}" in said
-    assert len(list((tmp_path / "tune" / "figures").glob("appendix_*.png"))) == 6
-    series.run(best, None, tmp_path / "tune", last="05")
+    assert len(list((folder / "figures").glob("appendix_*.png"))) == 6
+    series.run(best, None, folder, last="05")
     for stage in (1, 2):
-        found = pd.read_csv(tmp_path / "tune" / "tuning" / f"trials_{stage}.csv")
-        history = pd.read_csv(tmp_path / "tune" / "history" / f"phase_{stage}_fold_0.csv")
+        found = pd.read_csv(folder / "tuning" / f"trials_{stage}.csv")
+        history = pd.read_csv(folder / "history" / f"phase_{stage}_fold_0.csv")
         assert history["val_loss"].min() == pytest.approx(found["val_loss"].min(), rel=1e-4)
