@@ -120,7 +120,7 @@ run.save_figure(plots.confusion(matrix, result.labels, names), "confusion")
 # %%
 pairs, tested = evaluation.confused_pairs(matrix, result.labels, most=6), pd.Series(matrix.sum(axis=1), result.labels)
 table = pd.DataFrame(pairs, columns=["truly", "taken for", "chunks"])
-table.assign(of=table["truly"].map(tested)).replace(names).style.hide(axis="index")
+table.assign(of=table["truly"].map(tested)).replace(names).style.format(escape="html").hide(axis="index")
 
 # %% [markdown]
 # The first two of them, to see and to hear: a test chunk that was mistaken, and one of each species that was not.

@@ -286,6 +286,7 @@ def assert_statistics_stay(model):
     assert all(moved(steps, head[0], STATISTICS))
 
 
+@pytest.mark.slow
 def test_batch_normalisation_of_a_pretrained_backbone_stays_in_inference_mode(own_weights, tmp_path):
     model = models.build(small(weights=str(own_weights[0])), 5)
     frozen = step(model)

@@ -19,20 +19,15 @@ LINES = 360
 
 # The rooms from top to bottom: a module imports only from those after it.
 WITH_KERAS = (
-    *(
-        "cli",
-        "cli_kaggle",
-        "cli_tune",
-        "cli_settings",
-        "kaggle_push",
-        "kernels",
-        "kaggle_session",
-        "kaggle_wheels",
-        "wheel",
-    ),
+    *("cli", "cli_kaggle", "cli_tune", "cli_settings"),
+    *("kaggle_push", "kernels", "kaggle_session", "kaggle_wheels", "wheel"),
     *(
         "sweeps",
         "series",
+        "report",
+        "report_results",
+        "report_facts",
+        "report_notebooks",
         "tuning",
         "export",
         "testing",
@@ -62,20 +57,11 @@ WITHOUT_KERAS = (
     *("archive", "targets", "epochs", "folds", "baseline", "examples", "evaluation", "calibration"),
     *("intervals", "paper", "draws", "augment", "backgrounds", "standins", "sources", "splits", "dealing", "sites"),
     *("chunks", "ration", "store", "pcm", "spectrogram", "sample", "songs", "ogg", "check", "overview", "metadata"),
-    *(
-        "audio",
-        "parallel",
-        "players",
-        "plots",
-        "plots_results",
-        "plots_scores",
-        "plots_tuning",
-        "plots_training",
-        "plots_chunks",
-    ),
-    *("plots_sound", "plots_data", "plots_style", "runs_table", "runs", "parameters", "competition", "stages"),
-    *("writing", "kaggle_places", "deadline", "config", "settings", "settings_augmentation", "settings_tuning"),
-    "settings_section",
+    *("audio", "parallel", "players"),
+    *("plots", "plots_results", "plots_scores", "plots_tuning", "plots_training", "plots_chunks"),
+    *("plots_sound", "plots_data", "plots_style", "runs_table", "runs", "environment", "parameters", "competition"),
+    *("stages", "writing", "kaggle_places", "deadline"),
+    *("config", "settings", "settings_augmentation", "settings_tuning", "settings_section"),
     "chance",
 )
 ORDER = WITH_KERAS + WITHOUT_KERAS
@@ -101,7 +87,11 @@ def test_importing_the_package_loads_nothing_heavy():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], *([name, "--help"] for name in ("sample", "run", "check", "predict", "tune")), ["--version"]],
+    [
+        ["--help"],
+        *([name, "--help"] for name in ("sample", "run", "check", "predict", "report", "tune")),
+        ["--version"],
+    ],
 )
 def test_help_loads_nothing_heavy(arguments):
     code = f"""
