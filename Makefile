@@ -12,7 +12,7 @@ FLOOR := .venv-floor
 SIDE_BY_SIDE := -n 2 --dist loadfile
 # About this repository, processes and plain files: the same on any version of what is in it.
 NOT_ON_FLOOR := package parallel cluster store pcm ration device_several sample stages chance reliability fuzz benchmarks recorders \
-	detections sites wheel kernels kaggle_places kaggle_push kaggle_session kaggle_wheels
+	detections sites wheel kernels kaggle_places kaggle_push kaggle_session kaggle_wheels report_browser
 # What computes on the device, but for the building of Keras' own backbones.
 ON_THE_DEVICE := layers models batches training classifier
 

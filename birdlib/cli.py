@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import birdlib
-from birdlib import cli_kaggle
+from birdlib import cli_kaggle, cli_tune
 from birdlib.cli_settings import pairs, settings
 from birdlib.cli_stopping import ended_by_signal, stoppable
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _CLUSTER = typer.Option(help="Scheduler of a Dask cluster, tcp://HOST:PORT, to work on files there.")
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(cli_kaggle.app, name="kaggle")
+app.command()(cli_tune.tune)
 
 
 @app.callback(invoke_without_command=True)
@@ -83,6 +84,15 @@ def runs(
     if csv:
         table.to_csv(csv)
     print(table.to_string(float_format="{:.3g}".format, na_rep="-"))
+
+
+@app.command()
+def report(run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run folder.")]) -> None:
+    """Write a run's report again, report/index.html, as every run does at its end; also while it runs."""
+    from birdlib import report as module
+
+    page = module.write(run_dir)
+    print(f"report: {page} ({page.stat().st_size / 1e6:.1f} MB)")
 
 
 @app.command()
@@ -251,3 +261,4 @@ def _report(folder: Path) -> None:
         if len(table) > 10:
             print(f"... and {len(table) - 10:,} more in {errors}")
     print(f"run folder: {folder}")
+    print(f"report: {folder / 'report' / 'index.html'}")

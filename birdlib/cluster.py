@@ -10,6 +10,7 @@ of that. Workers see the same folders as this machine, under the same paths, and
 from __future__ import annotations
 
 import contextlib
+import importlib
 import itertools
 import queue
 import socket
@@ -72,7 +73,7 @@ def ready(client: Client) -> int:
 
     def lacks() -> str:  # sent whole, being within a function: what is sent by name ends a worker that lacks the name
         try:
-            import birdlib.cluster  # noqa: F401
+            importlib.import_module("birdlib.cluster")
         except ImportError as error:
             return str(error)
         return ""

@@ -264,7 +264,8 @@ def _staged(
     library = _code("kaggle-library", _LIBRARY.format(**_packed()))
     library["metadata"] = {"_kg_hide-input": True, "jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
     added = [_text("kaggle-about", _about(alone)), _code("kaggle-begin", begin)]
-    return {**book, "cells": [library, *cells[:place], parameters, *added, *cells[place + 1 :]]}
+    report = _code("kaggle-report", _REPORT)
+    return {**book, "cells": [library, *cells[:place], parameters, *added, *cells[place + 1 :], report]}
 
 
 def _parameters(source: str, settings: Config) -> str:
@@ -317,6 +318,15 @@ wheel.write_bytes(content)
 install = "-m pip install --quiet --no-index --no-deps --force-reinstall --disable-pip-version-check"
 subprocess.run([sys.executable, *install.split(), "--root-user-action=ignore", str(wheel)], check=True)
 print("birdlib {version} installed, from this notebook")'''
+
+
+_REPORT = """\
+from birdlib import report
+
+try:
+    print("the whole run on one page:", report.write(run.dir))
+except Exception as error:  # what counts here is done, and stays
+    print(f"no report: {error!r}")"""
 
 
 def _about(alone: bool) -> str:

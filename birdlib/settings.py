@@ -16,6 +16,8 @@ from pydantic import Field, field_validator, model_validator
 
 from birdlib.settings_augmentation import Augmentation
 from birdlib.settings_section import Count, Positive, Section
+from birdlib.settings_tuning import SAMPLE as SAMPLE_TUNING
+from birdlib.settings_tuning import Tuning
 
 __all__ = ["PRESETS", "Augmentation", "Config", "Section"]
 
@@ -256,6 +258,7 @@ class Config(Section):
     soundscapes: Soundscapes = Soundscapes()
     sources: Sources = Sources()
     compute: Compute = Compute()
+    tuning: Tuning = Tuning()
     folds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -331,5 +334,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "phase_2.learning_rate": 3e-4,
         "phase_2.batch_size": 16,
         "phase_2.epochs": 5,
+        **SAMPLE_TUNING,
     },
 }

@@ -120,7 +120,7 @@ run.save_figure(plots.confusion(matrix, result.labels, names), "confusion")
 # %%
 pairs, tested = evaluation.confused_pairs(matrix, result.labels, most=6), pd.Series(matrix.sum(axis=1), result.labels)
 table = pd.DataFrame(pairs, columns=["truly", "taken for", "chunks"])
-table.assign(of=table["truly"].map(tested)).replace(names).style.hide(axis="index")
+table.assign(of=table["truly"].map(tested)).replace(names).style.format(escape="html").hide(axis="index")
 
 # %% [markdown]
 # The first two of them, to see and to hear: a test chunk that was mistaken, and one of each species that was not.
@@ -169,7 +169,8 @@ Markdown(f"""The two are apart by **{error["expected_error"]:.1%} on average as 
 # %% [markdown]
 # ## Endangered? Nocturnal?
 #
-# The probability of a group of species is the sum of theirs. Such groups tend to be rare, and then the average
+# The probability of a group of species is the sum of theirs (or, where the setting `loss` has each judged by itself,
+# that of any of them being there). Such groups tend to be rare, and then the average
 # precision says more than an accuracy would: by chance it would be the share of positives. With few recordings of them,
 # the intervals are wide; species without an entry are left out.
 
