@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +130,29 @@ def long_file(path: Path, minutes: int) -> Path:
 
 
 # ---- classifiers
+
+TRAINED_ON, HELD_OUT = (0, 2), 1  # seeds of the sample
+TRAIN = """\
+KERAS_BACKEND=torch OMP_NUM_THREADS=1 birdlib run --data-dir {data} --run-dir {run} --set model.backbone=convnext_tiny
+    --set splits.given=side --set augmentation.where=off --set comparison.models= --set phase_1.batch_size=8
+    --set phase_1.epochs=20 --set phase_1.learning_rate=5e-4 --set phase_2.batch_size=8 --set phase_2.epochs=1
+    --set phase_2.learning_rate=5e-5 --set batches.validation_chunks_per_recording=2"""
+
+
+def samples() -> Path:
+    """Three samples as one data folder; its column `side` keeps all of one for the test. Made once."""
+    folder = OUT / "samples"
+    if not (folder / "train_metadata.csv").exists():
+        tables = []
+        for seed in (*TRAINED_ON, HELD_OUT):
+            part = sample.write(OUT / f"sample_{seed}", seed)
+            table = pd.read_csv(part / "train_metadata.csv")
+            shutil.copytree(part / "train_audio", folder / "train_audio" / f"seed_{seed}", dirs_exist_ok=True)
+            number = table.groupby("primary_label").cumcount()
+            side = number.map(lambda each: "0" if each % 8 == 3 else "train") if seed != HELD_OUT else "test"
+            tables.append(table.assign(filename=f"seed_{seed}/" + table["filename"], side=side))
+        pd.concat(tables).to_csv(folder / "train_metadata.csv", index=False)
+    return folder
 
 
 def run_with(run_dir: Path | None, backbone: str) -> Path:

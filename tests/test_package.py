@@ -19,7 +19,8 @@ LINES = 360
 
 # The rooms from top to bottom: a module imports only from those after it.
 WITH_KERAS = (
-    *("cli", "cli_kaggle", "cli_settings", "kaggle_push", "kernels", "kaggle_session", "kaggle_wheels", "wheel"),
+    *("cli", "cli_kaggle", "cli_settings", "kaggle_push", "kaggle_submission", "kernels"),
+    *("kaggle_cells", "kaggle_session", "kaggle_wheels", "wheel"),
     *("sweeps", "series", "export", "testing", "training", "resume", "callbacks", "features", "losses", "models"),
     *("device", "batches", "layers", "layers_wave", "layers_mel", "layers_image"),
 )
