@@ -256,12 +256,46 @@ def test_a_killed_prediction_goes_on_by_file(model, tmp_path):
     assert (summary.kept, summary.heard) == (before, 40 - before)
 
 
+@pytest.mark.slow
+def test_killed_again_and_again_it_says_the_same_in_the_end(model, tmp_path):
+    """SIGKILL, to the workers too: what is kept is whole, and what was being written is written anew."""
+    for number in range(24):
+        save(tmp_path / "audio" / f"{number:02d}.wav", noise(20.0, number))
+    out, code = tmp_path / "out", "from birdlib.cli import main; main()"
+    arguments = ["predict", tmp_path / "audio", "--model", model, "--out", out, "--workers", "2"]
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    for more in (1, 3, 2):
+        stopped, wanted = subprocess.Popen(command, start_new_session=True), len(rows_in(out)) + more
+        while len(rows_in(out)) < wanted and stopped.poll() is None:
+            time.sleep(0.01)
+        os.killpg(stopped.pid, signal.SIGKILL)
+        assert stopped.wait() == -signal.SIGKILL, "it was done before it could be killed"
+    before = len(rows_in(out))
+    summary = heard(tmp_path / "audio", model, out)
+    assert (summary.kept, summary.heard, summary.failed) == (before, 24 - before, {})
+    heard(tmp_path / "audio", model, tmp_path / "undisturbed")
+    assert not list(out.rglob(".*"))
+    assert (out / "table.csv").read_bytes() == (tmp_path / "undisturbed/table.csv").read_bytes()
+    for name in (f"{number:02d}.wav" for number in range(24)):
+        pd.testing.assert_frame_equal(kept(out, name), kept(tmp_path / "undisturbed", name), check_exact=True)
+
+
+def rows_in(out):
+    return list((out / "rows").glob("[0-9]*.parquet"))
+
+
 # ---- what is refused
 
 
 def test_a_folder_of_another_prediction(folder, model, out):
     with pytest.raises(PredictError, match="holds what another model, or other settings, heard"):
         heard(folder, model, out, step=0.5)
+
+
+def test_a_folder_that_a_kill_left_before_anything_was_in_it(folder, model, tmp_path):
+    (tmp_path / "out/.writing-abc").mkdir(parents=True)
+    assert heard(folder, model, tmp_path / "out", paths=[folder / "c.ogg"]).heard == 1
+    assert not (tmp_path / "out/.writing-abc").exists()
 
 
 def test_a_folder_of_something_else(folder, model):
