@@ -132,11 +132,6 @@ def long_file(path: Path, minutes: int) -> Path:
 # ---- classifiers
 
 TRAINED_ON, HELD_OUT = (0, 2), 1  # seeds of the sample
-TRAIN = """\
-KERAS_BACKEND=torch OMP_NUM_THREADS=1 birdlib run --data-dir {data} --run-dir {run} --set model.backbone=convnext_tiny
-    --set splits.given=side --set augmentation.where=off --set comparison.models= --set phase_1.batch_size=8
-    --set phase_1.epochs=20 --set phase_1.learning_rate=5e-4 --set phase_2.batch_size=8 --set phase_2.epochs=1
-    --set phase_2.learning_rate=5e-5 --set batches.validation_chunks_per_recording=2"""
 
 
 def samples() -> Path:
