@@ -12,7 +12,9 @@ FLOOR := .venv-floor
 SIDE_BY_SIDE := -n 2 --dist loadfile
 # About this repository, processes and plain files: the same on any version of what is in it.
 NOT_ON_FLOOR := package parallel store pcm ration device_several sample stages chance reliability fuzz benchmarks recorders \
-	detections sites wheel kernels kaggle_places kaggle_push kaggle_session kaggle_wheels
+	detections sites wheel kernels kaggle_places kaggle_push kaggle_session kaggle_wheels report_browser
+# What computes on the device, but for the building of Keras' own backbones.
+ON_THE_DEVICE := layers models batches training classifier
 
 .DEFAULT_GOAL := help
 .PHONY: help run pictures test test-all test-floor test-jax lint format notebooks drift bench fuzz soak audit
@@ -44,7 +46,9 @@ test-all: test test-jax test-floor ## run all tests: the fast ones, those under 
 	$(BIN)/pytest $(SIDE_BY_SIDE) -m slow $(ARGS)
 
 test-jax: $(VENV)/.dev ## run the tests of what computes on the device under jax
-	KERAS_BACKEND=jax $(BIN)/pytest $(SIDE_BY_SIDE) tests/test_layers.py tests/test_models.py tests/test_batches.py tests/test_training.py tests/test_classifier.py
+	KERAS_BACKEND=jax $(BIN)/pytest $(SIDE_BY_SIDE) $(ON_THE_DEVICE:%=tests/test_%.py) \
+		-k "not backbones_build and not weights_file and not preprocessing_is_the_backbones_own"
+	KERAS_BACKEND=jax $(BIN)/pytest -m slow tests/test_training.py -k everything_on_the_device
 
 $(FLOOR)/.floor: requirements-floor.txt
 	$(if $(FLOOR_PYTHON),,$(error no Python 3.11, 3.12 or 3.13 was found; name one: make test-floor FLOOR_PYTHON=/path/to/it))

@@ -86,6 +86,15 @@ def runs(
 
 
 @app.command()
+def report(run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run folder.")]) -> None:
+    """Write a run's report again, report/index.html, as every run does at its end; also while it runs."""
+    from birdlib import report as module
+
+    page = module.write(run_dir)
+    print(f"report: {page} ({page.stat().st_size / 1e6:.1f} MB)")
+
+
+@app.command()
 def sample(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is missing or empty.")],
     seed: Annotated[int, typer.Option(help="Another seed, another data set.", min=0)] = 0,
@@ -251,3 +260,4 @@ def _report(folder: Path) -> None:
         if len(table) > 10:
             print(f"... and {len(table) - 10:,} more in {errors}")
     print(f"run folder: {folder}")
+    print(f"report: {folder / 'report' / 'index.html'}")

@@ -133,15 +133,15 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     return pd.crosstab(*said).reindex(index=words.values(), columns=words.values(), fill_value=0)
 
 
-def gain_interval(before: pd.DataFrame, after: pd.DataFrame, groups: Sequence[str], seed: int) -> tuple[float, float]:
-    """95 % interval of the gain in accuracy by chunk from one classifier to another, on the same chunks.
+def gain(before: pd.DataFrame, after: pd.DataFrame, groups: Sequence[str], seed: int) -> intervals.Estimate:
+    """The gain in accuracy by chunk from one classifier to another on the same chunks, with its 95 % interval.
 
     ``groups`` (chunks,): the split's group of each of ``before``, as `birdlib.splits.groups` gives it.
     """
     before, after = _of_both(before.assign(_group=np.asarray(groups)), after)
     groups = before.pop("_group")
-    gain = right(after).to_numpy(float) - right(before).to_numpy(float)
-    return intervals.of_mean(gain, groups, seed)
+    gained = right(after).to_numpy(float) - right(before).to_numpy(float)
+    return intervals.Estimate(float(np.mean(gained)), *intervals.of_mean(gained, groups, seed))
 
 
 def confused(

@@ -6,9 +6,10 @@ is whole groups, the split's own, that are drawn again with replacement (the clu
 A weight of 1 for all is the result itself, so the same function gives both.
 
 The interval is the percentile one, widened for few groups as t is wider than the normal (the "expanded percentile
-interval"; Hesterberg, 2015, section 3.5), and moved by what resampling adds by itself: an average precision of few
-positives rises where one of them comes twice. So it says where the results of other tests *of this size* would lie. Of
-a single group it does not exist.
+interval"; Hesterberg, 2015, section 3.5), and moved by what resampling adds by itself, where that is more than the
+resamples' own noise: an average precision of few positives rises where one of them comes twice. So it says where the
+results of other tests *of this size* would lie. Of a single group it does not exist; nor where all resamples agree, as
+they do where every answer is right: nothing in them says how often another test's would not be.
 """
 
 from __future__ import annotations
@@ -49,11 +50,20 @@ def limits(value: float, results: np.ndarray, groups: Sequence[str], share: floa
     Resamples for which the result does not exist (of a rare class, no positive may have been drawn) are left out.
     """
     count, known = len(np.unique(np.asarray(groups, dtype=str))), results[np.isfinite(results)]
-    if count < 2 or not len(known):  # nothing to resample, or no resample asked for
+    # Nothing to resample, no resample asked for, or (but for rounding) none that differs.
+    if count < 2 or not len(known) or np.ptp(known) < 1e-12:
         return float("nan"), float("nan")
     tail = stats.norm.cdf(-np.sqrt(count / (count - 1)) * stats.t.ppf((1 + share) / 2, count - 1))
-    low, high = np.quantile(known, [tail, 1 - tail]) - (known.mean() - value)
+    added, noise = known.mean() - value, known.std() / np.sqrt(len(known))
+    low, high = np.quantile(known, [tail, 1 - tail]) - (added if abs(added) > 3 * noise else 0)
     return float(low), float(high)
+
+
+def told(value: float, low: float, high: float, form: str = ".3f") -> str:
+    """A result and its interval as they are written: "0.688 (0.400 to 0.922)", each number in `form`."""
+    if np.isnan(value):
+        return "unknown"
+    return f"{value:{form}} (no interval)" if np.isnan(low) else f"{value:{form}} ({low:{form}} to {high:{form}})"
 
 
 def mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

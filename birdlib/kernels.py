@@ -278,7 +278,8 @@ def _staged(
             competition={quoted}, hours={hours:g}, gpu={gpu}, alone={alone},
         )""")
     added = [kaggle_cells.text("kaggle-about", _about(alone)), kaggle_cells.code("kaggle-begin", begin)]
-    return {**book, "cells": [kaggle_cells.library(), *cells[:place], parameters, *added, *cells[place + 1 :]]}
+    report = kaggle_cells.code("kaggle-report", _REPORT)
+    return {**book, "cells": [kaggle_cells.library(), *cells[:place], parameters, *added, *cells[place + 1 :], report]}
 
 
 def _parameters(source: str, settings: Config) -> str:
@@ -296,6 +297,15 @@ def _at(tree: Any, key: str) -> Any:
     for part in key.split("."):
         tree = tree[part]
     return tree
+
+
+_REPORT = """\
+from birdlib import report
+
+try:
+    print("the whole run on one page:", report.write(run.dir))
+except Exception as error:  # what counts here is done, and stays
+    print(f"no report: {error!r}")"""
 
 
 def _about(alone: bool) -> str:

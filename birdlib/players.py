@@ -41,12 +41,18 @@ def row(sounds: Mapping[str, np.ndarray], sample_rate_hz: int, columns: int = 4)
     loudest = max((float(np.abs(samples).max(initial=0)) for samples in floats.values()), default=0.0) or 1.0
     cells = [
         f'<div style="font-size: 85%; align-self: end"><div>{_lines(title)}</div>'
-        f'<audio controls preload="none" style="width: 100%; max-width: 300px; height: 32px" '
-        f'src="data:audio/mpeg;base64,{_mp3(0.9 * samples / loudest, sample_rate_hz)}"></audio></div>'
+        f'<audio controls preload="none" aria-label="{html.escape(title)}" '
+        f'style="width: 100%; max-width: 300px; height: 32px" '
+        f'src="{address(0.9 * samples / loudest, sample_rate_hz)}"></audio></div>'
         for title, samples in floats.items()
     ]
     columns = f"grid-template-columns: repeat(auto-fill, minmax({max(200, 860 // columns)}px, 1fr))"
     return Players(f'<div style="display: grid; gap: 8px 14px; max-width: 1100px; {columns}">{"".join(cells)}</div>')
+
+
+def address(samples: np.ndarray, sample_rate_hz: int) -> str:
+    """A sound, float samples (n,) up to full scale at 1, as the address of an MP3 that holds it."""
+    return f"data:audio/mpeg;base64,{_mp3(samples, sample_rate_hz)}"
 
 
 def _lines(title: str) -> str:

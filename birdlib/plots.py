@@ -9,7 +9,7 @@ from birdlib.plots_chunks import chunk_counts, cut, dropped_by_measure, energies
 from birdlib.plots_data import class_counts, lengths, places, ranking, ratings
 from birdlib.plots_results import comparison, confusion, confusion_order, per_class, timeline
 from birdlib.plots_scores import reliability, with_intervals
-from birdlib.plots_sound import images, sounds
+from birdlib.plots_sound import images, sounds, thumbnail
 from birdlib.plots_style import Figure
 from birdlib.plots_training import curves, folds, learning_rate, side_by_side, whole_run
 
@@ -37,6 +37,7 @@ __all__ = [
     "reliability",
     "side_by_side",
     "sounds",
+    "thumbnail",
     "timeline",
     "whole_run",
     "with_intervals",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.image import AxesImage
+from matplotlib.image import AxesImage, imsave
 
 from birdlib.plots_style import INK, WIDTH_IN, Figure, envelope, new_figure, styled
 
@@ -87,6 +88,13 @@ def images(
     if len(images):
         decibel_bar(figure, drawn, list(grid[: len(images)]), "the image's")
     return figure
+
+
+def thumbnail(image: np.ndarray) -> bytes:
+    """An image without axes as a PNG, a point a frame and band: (n_mels, frames), 0-255, low frequencies first."""
+    buffer = io.BytesIO()
+    imsave(buffer, image, cmap="magma", vmin=0, vmax=255, origin="lower", format="png")
+    return buffer.getvalue()
 
 
 def _grid(count: int, most: int) -> tuple[int, int]:

@@ -73,6 +73,12 @@ class Figure(matplotlib.figure.Figure):
         """Draw. The style holds here too: matplotlib makes most ticks only now."""
         super().draw(renderer)
 
+    def savefig(self, fname: Any, **named: Any) -> None:
+        """Save. What is written above and in the figure goes with it as its title, for those who cannot see it."""
+        titles = [self.get_suptitle(), *(axes.get_title(at) for axes in self.axes for at in ("left", "center"))]
+        text = "; ".join(" ".join(title.split()) for title in titles if title)
+        super().savefig(fname, **{"metadata": {"Title": text}, **named})
+
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from birdlib import competition, parameters
+from birdlib import competition, environment, parameters
 from birdlib.stages import (
     STAGES,
     RunError,
@@ -150,6 +150,7 @@ class Run:
             "fingerprint": fingerprint(self.stage, self.config, self.dir),
             "settings": settings(self.stage, self.config),
             "data": [str(self.data_dir), listing_digest(self.data_dir, self.stage.data)],
+            "made_with": environment.describe(),
             "outputs": {name: [(self.dir / name).stat().st_size, digest(self.dir / name)] for name in written},
         }
         write_json(record_path(self.stage, self.dir), done)

@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from birdlib import augment, competition, deadline, metadata, runs
+from birdlib import augment, competition, deadline, metadata, report, runs
 from birdlib.config import Config
 from birdlib.stages import STAGES, RunError, Stage, notebook, stage
 
@@ -40,7 +40,7 @@ def run(
     last: str | None = None,
     training_ends: float | None = None,
 ) -> Path:
-    """Runs the series; what is unchanged since an earlier run is not run again.
+    """Runs the series; what is unchanged since an earlier run is not run again. Ends with the run's report.
 
     Parameters
     ----------
@@ -61,6 +61,8 @@ def run(
         if a notebook fails; those after it do not run.
     birdlib.stages.RunError, birdlib.config.ConfigError
         before anything runs, if the folder or the settings cannot be used.
+    birdlib.report.ReportError
+        when all has run, if the report cannot be written.
     """
     folder = Path(run_dir or runs.default_dir(config)).expanduser().absolute()
     chosen, again = _chosen(first, only, last)
@@ -76,18 +78,23 @@ def run(
         for one in again:
             runs.forget_parts(folder, one)
         cells = [notebook(one.name).read_text(encoding="utf-8").count('"cell_type"') + 1 for one in chosen]
-        with tqdm(total=sum(cells), unit="cell", mininterval=0.5) as bar:
-            for one, count in zip(chosen, cells, strict=True):
-                bar.set_description(one.name)
-                # Asked of each when its turn comes: those before it may have given it other inputs.
-                if one in again or not runs.is_current(one, settings, folder):
-                    began = time.monotonic()
-                    with _in_time(one, settings, training_ends):
-                        _execute(one, folder, bar)
-                    bar.write(f"{one.name}: finished in {timedelta(seconds=round(time.monotonic() - began))}")
-                else:
-                    bar.write(f"{one.name}: unchanged, not run again")
-                    bar.update(count)
+        try:
+            with tqdm(total=sum(cells), unit="cell", mininterval=0.5) as bar:
+                for one, count in zip(chosen, cells, strict=True):
+                    bar.set_description(one.name)
+                    # Asked of each when its turn comes: those before it may have given it other inputs.
+                    if one in again or not runs.is_current(one, settings, folder):
+                        began = time.monotonic()
+                        with _in_time(one, settings, training_ends):
+                            _execute(one, folder, bar)
+                        bar.write(f"{one.name}: finished in {timedelta(seconds=round(time.monotonic() - began))}")
+                    else:
+                        bar.write(f"{one.name}: unchanged, not run again")
+                        bar.update(count)
+        except SeriesError:
+            report.write(folder)  # which says what stopped, and shows what there is
+            raise
+        report.write(folder)
     return folder
 
 

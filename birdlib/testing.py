@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from birdlib import baseline, calibration, chunks, classifier, evaluation, metadata, sources, splits
+from birdlib import baseline, calibration, chunks, classifier, evaluation, intervals, metadata, sources, splits
+from birdlib.plots_style import plural
 from birdlib.standins import Noted, Readable
 
 if TYPE_CHECKING:
@@ -143,14 +144,18 @@ def headline(scores: Mapping[str, Any]) -> pd.DataFrame:
     for level, unit in (("", "chunk"), ("recording_", "recording")):
         for name, words in evaluation.HEADLINE.items():
             value, (low, high) = scores[level + name], scores["intervals"][level + name]
-            text = f"{value:.3f} ({low:.3f} to {high:.3f})"
+            text = intervals.told(value, low, high)
             rows[f"{words}, by {unit}"] = {"value": value, "low": low, "high": high, "text": text}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def told(parts: pd.DataFrame) -> pd.DataFrame:
     """A table of `by_length` or `by_author` for `birdlib.plots.with_intervals`."""
-    texts = [f"{row.accuracy:.0%} of {row.chunks:,} chunks, {row.recordings:,} rec." for row in parts.itertuples()]
+    of = [plural(count, "chunk") for count in parts["chunks"]]
+    texts = [
+        f"{row.accuracy:.0%} of {each}, {row.recordings:,} rec."
+        for row, each in zip(parts.itertuples(), of, strict=True)
+    ]
     return parts.rename(columns={"accuracy": "value"}).assign(text=texts)
 
 
@@ -172,7 +177,7 @@ def by_author(result: Result, recordings: pd.DataFrame, seed: int, most: int = 8
     author = of["filename"].map(recordings.set_index("filename")["author"])
     counts = of["filename"].groupby(author).nunique()
     first = counts.sort_values(ascending=False, kind="stable").index[:most]
-    others = f"{max(len(counts) - most, 0)} others"
+    others = plural(max(len(counts) - most, 0), "other")
     parts = author.where(author.isin(first) | author.isna(), others)
     return _by_part(result, pd.Categorical(parts, [*first, others]), seed)
 
@@ -197,16 +202,11 @@ def members(traits: pd.DataFrame, name: str, names: Mapping[str, str]) -> str:
 def trait_row(score: Mapping[str, Any], species: str) -> dict[str, Any]:
     """A trait's scores, out of `scores`, as a row of a table to be read."""
     chance = score["positives"] / score["samples"] if score["samples"] else float("nan")
-
-    def told(name: str) -> str:
-        low, high = score["intervals"][name]
-        return f"{score[name]:.3f} ({low:.3f} to {high:.3f})"
-
     return {
         "species": species,
-        "ROC-AUC": told("roc_auc"),
-        "average precision": told("average_precision"),
-        "by chance": f"{chance:.3f}",
+        "ROC-AUC": intervals.told(score["roc_auc"], *score["intervals"]["roc_auc"]),
+        "average precision": intervals.told(score["average_precision"], *score["intervals"]["average_precision"]),
+        "by chance": f"{chance:.3f}" if chance > 0 else "unknown",
         "positives": score["positives"],
         "chunks": score["samples"],
         "species without an entry": len(score["species_without_entry"]),

@@ -27,7 +27,7 @@ def name() -> str:
 
 
 def build() -> bytes:
-    """The wheel, as ``pip install`` takes it: modules, tables, notebooks, the kernel's metadata, licence.
+    """The wheel, as ``pip install`` takes it: modules, tables, templates, notebooks, the kernel's metadata, licence.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def kernel_metadata() -> Path:
 
 def _files() -> dict[str, bytes]:
     package = Path(birdlib.__file__).parent
-    inside = sorted(path for path in package.glob("*") if path.suffix in {".py", ".csv"})
+    inside = sorted(path for path in package.glob("*") if path.suffix in {".py", ".csv", ".html", ".css", ".js"})
     files = {f"birdlib/{path.name}": path.read_bytes() for path in inside}
     files |= {f"birdlib/notebooks/{one.name}.ipynb": notebook(one.name).read_bytes() for one in STAGES}
     files[f"birdlib/{KERNEL}"] = kernel_metadata().read_bytes()

@@ -60,7 +60,7 @@ recordings.head(3).T
 # %%
 columns = overview.columns(recordings, run.data_dir)
 left = [{"selector": "th, td", "props": "text-align: left"}]
-columns.style.format(thousands=",").set_table_styles(left)
+columns.style.format(thousands=",", escape="html").format_index(escape="html").set_table_styles(left)
 
 # %% [markdown]
 # ## The species

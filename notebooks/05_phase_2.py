@@ -35,8 +35,8 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import pandas as pd
 from IPython.display import Markdown, display
 
-from birdlib import callbacks, examples, folds, overview, paper, players, plots, runs, spectrogram, splits, testing
-from birdlib import training
+from birdlib import callbacks, examples, folds, intervals, overview, paper, players, plots, runs, spectrogram, splits
+from birdlib import testing, training
 
 run = runs.open_run("05_phase_2", config, run_dir, data_dir, overrides)
 names = overview.names(run.read_table("recordings"))
@@ -145,7 +145,7 @@ run.update_metrics("phase_2", values)
 run.finish()
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"] _kg_hide-input=true
-parameters, low, high = results[fold]["parameters"], *examples.gain_interval(*said, groups, run.config.seed)
+parameters, gain = results[fold]["parameters"], examples.gain(*said, groups, run.config.seed)
 frozen = "was frozen" if run.config.model.weights else "was not frozen either: this is what longer training gave"
 over = f" (means of {len(results)} folds)" if len(results) > 1 else ""
 Markdown(f"""## What we saw{run.synthetic}
@@ -153,7 +153,7 @@ Markdown(f"""## What we saw{run.synthetic}
 - Trained parameters: {parameters["trained"]:,} of {parameters["all"]:,}; the rest are batch normalisations' statistics.
 - Fold {fold}: {callbacks.told(whole[fold].query("phase == 'II'"), run.config.phase_2)}
 - **Validation accuracy went from {before:.1%} after phase I to {after:.1%} after phase II**{over}. In phase I
-  the backbone {frozen}. On fold {fold} the gain lies between {low:+.1%} and {high:+.1%} (95 %, the split's groups
+  the backbone {frozen}. On fold {fold} the gain is {intervals.told(*gain, "+.1%")} (95 %, the split's groups
   resampled).
 - The paper's, {paper.where(labels)}: from {paper.ACCURACY["phase_1"]:.2%} to {paper.ACCURACY["phase_2"]:.2%}.
 """)

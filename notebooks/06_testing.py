@@ -42,8 +42,8 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import pandas as pd
 from IPython.display import Markdown, display
 
-from birdlib import audio, calibration, classifier, evaluation, examples, overview, paper, players, plots, runs
-from birdlib import soundscapes, spectrogram, testing
+from birdlib import audio, calibration, classifier, evaluation, examples, intervals, overview, paper, players, plots
+from birdlib import runs, soundscapes, spectrogram, testing
 
 run = runs.open_run("06_testing", config, run_dir, data_dir, overrides)
 names = overview.names(run.read_table("recordings"))
@@ -120,7 +120,7 @@ run.save_figure(plots.confusion(matrix, result.labels, names), "confusion")
 # %%
 pairs, tested = evaluation.confused_pairs(matrix, result.labels, most=6), pd.Series(matrix.sum(axis=1), result.labels)
 table = pd.DataFrame(pairs, columns=["truly", "taken for", "chunks"])
-table.assign(of=table["truly"].map(tested)).replace(names).style.hide(axis="index")
+table.assign(of=table["truly"].map(tested)).replace(names).style.format(escape="html").hide(axis="index")
 
 # %% [markdown]
 # The first two of them, to see and to hear: a test chunk that was mistaken, and one of each species that was not.
@@ -229,8 +229,8 @@ told = [f"{names[true]} taken for {names[to]} ({count} of {tested[true]} chunks)
 untested = [names[label] for label in scores["classes_without_test"]]
 Markdown(f"""## What we saw{run.synthetic}
 
-- **{scores["accuracy"]:.1%} of the test's {scores["chunks"]:,} chunks are right (95 % interval {low:.1%} to {high:.1%},
-  groups of the split resampled)**, {scores["times_chance"]:.1f} times chance; {scores["recording_accuracy"]:.1%} of its
+- **Of the test's {scores["chunks"]:,} chunks {intervals.told(scores["accuracy"], low, high, ".1%")} are right** (95 %,
+  groups of the split resampled), {scores["times_chance"]:.1f} times chance; {scores["recording_accuracy"]:.1%} of its
   {scores["recordings"]:,} recordings. Macro ROC-AUC {scores["macro_roc_auc"]:.3f}, class-mean average precision
   {scores["mean_average_precision"]:.3f}. With silent chunks: {scores["with_silent_chunks"]["accuracy"]:.1%} of chunks.
 - On the same test the logistic regression gets {baseline:.1%}, and always saying the commonest species {common:.1%}.

@@ -290,3 +290,18 @@ def test_a_format_that_is_none(refused, tmp_path):
     assert refused("export", "--run-dir", tmp_path, "--out", tmp_path / "out", "--format", "tflite").startswith(
         "there is no tflite in f32; there are openvino f32, openvino bf16"
     )
+
+
+# --- the report ------------------------------------------------------------------------------------------------------
+
+
+def test_a_report_is_written_again(call, tmp_path):
+    (tmp_path / "config.yaml").write_text("base: sample\n")
+    status, output, _ = call("report", tmp_path)
+    assert status == 0
+    assert output.startswith(f"report: {tmp_path}/report/index.html (0.")
+    assert "This run is not complete" in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_a_report_on_what_is_no_run(refused, tmp_path):
+    assert refused("report", tmp_path) == f"{tmp_path} is no run folder: it has no config.yaml"

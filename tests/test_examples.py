@@ -117,7 +117,8 @@ def test_right_and_the_gain():
     after = predictions([(name, "a", wrong if number < 10 else sure) for number, name in enumerate(names)])
     assert examples.right(before).sum() == 20
     assert examples.changes(before, after).to_numpy().tolist() == [[20, 0], [10, 10]]
-    low, high = examples.gain_interval(before, after, before["filename"], 0)
+    gained, low, high = examples.gain(before, after, before["filename"], 0)
+    assert gained == 0.25
     # 10 of 40 gained: a normal interval of a share of 0.25 is 0.25 +- 0.134.
     assert (low, high) == pytest.approx((0.116, 0.384), abs=0.03)
 

@@ -63,6 +63,25 @@ def test_resamples_without_the_result_are_left_out():
     assert np.isnan(intervals.limits(0.3, np.full(3, np.nan), ["a", "b"])).all()
 
 
+def test_where_all_resamples_agree_there_is_none_instead_of_one_without_width():
+    assert np.isnan(intervals.of_mean(np.full(20, 1 / 3), np.arange(20), seed=0)).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_one_change_in_twenty_is_not_told_from_none(seed):
+    # The resamples' mean is not exactly the value; what it is off by chance does not move the interval past 0.
+    low, high = intervals.of_mean(np.eye(1, 20)[0], np.arange(20), seed=seed)
+    assert low == 0
+    assert high == pytest.approx(stats.binom.ppf(0.982, 20, 1 / 20) / 20, abs=0.051)
+
+
+def test_a_result_is_told_with_its_interval():
+    assert intervals.told(0.6875, 0.4, 0.92156) == "0.688 (0.400 to 0.922)"
+    assert intervals.told(0.05, -0.1, 0.2, "+.1%") == "+5.0% (-10.0% to +20.0%)"
+    assert intervals.told(1.0, float("nan"), float("nan")) == "1.000 (no interval)"
+    assert intervals.told(float("nan"), float("nan"), float("nan")) == "unknown"
+
+
 def test_what_resampling_adds_by_itself_is_taken_off():
     results = np.random.default_rng(0).normal(0.6, 0.01, 5000)
     low, high = intervals.limits(0.5, results, np.arange(1000))

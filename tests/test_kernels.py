@@ -74,8 +74,10 @@ def test_a_staged_notebook_is_the_notebook_with_the_library_and_its_places_put_i
     own = sources(nbformat.read(stages.notebook("06_testing"), as_version=4))
     added = [source for source in sources(notebook) if source not in own]
     assert [source.splitlines()[0][:20] for source in added] == [
-        "# birdlib 0.1.0, the", 'config: str = "paper', "On Kaggle, the next ", "from birdlib import "
+        "# birdlib 0.1.0, the", 'config: str = "paper', "On Kaggle, the next ", "from birdlib import ",
+        "from birdlib import ",
     ]  # fmt: skip
+    assert "report.write(run.dir)" in notebook.cells[-1].source
     gone = [source.splitlines()[0] for source in own if source not in sources(notebook)]
     assert [line[:18] for line in gone] == ["import importlib.u", "config: str = None"]
     assert [source for source in own if source in sources(notebook)] == [s for s in sources(notebook) if s in own]

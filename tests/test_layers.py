@@ -283,6 +283,7 @@ def compiled(config, together):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")
 @pytest.mark.parametrize("together", [None, 4])  # four at a time, and two that are left over
 def test_compiled_the_images_are_those_of_one_call(together):

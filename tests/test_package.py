@@ -20,8 +20,9 @@ LINES = 360
 # The rooms from top to bottom: a module imports only from those after it.
 WITH_KERAS = (
     *("cli", "cli_kaggle", "cli_settings", "kaggle_push", "kaggle_submission", "kernels"),
-    *("kaggle_cells", "kaggle_session", "kaggle_wheels", "wheel"),
-    *("sweeps", "series", "export", "testing", "training", "resume", "callbacks", "features", "losses", "models"),
+    *("kaggle_cells", "kaggle_session", "kaggle_wheels", "wheel", "sweeps", "series"),
+    *("report", "report_results", "report_facts", "report_notebooks"),
+    *("export", "testing", "training", "resume", "callbacks", "features", "losses", "models"),
     *("device", "batches", "layers", "layers_wave", "layers_mel", "layers_image"),
 )
 WITHOUT_KERAS = (
@@ -30,7 +31,17 @@ WITHOUT_KERAS = (
     *("intervals", "paper", "draws", "augment", "backgrounds", "standins", "sources", "splits", "dealing", "sites"),
     *("chunks", "ration", "store", "pcm", "spectrogram", "sample", "songs", "ogg", "check", "overview", "metadata"),
     *("audio", "parallel", "players", "plots", "plots_results", "plots_scores", "plots_training", "plots_chunks"),
-    *("plots_sound", "plots_data", "plots_style", "runs_table", "runs", "parameters", "competition", "stages"),
+    *(
+        "plots_sound",
+        "plots_data",
+        "plots_style",
+        "runs_table",
+        "runs",
+        "environment",
+        "parameters",
+        "competition",
+        "stages",
+    ),
     *("writing", "kaggle_places", "deadline", "config", "settings", "settings_augmentation", "settings_section"),
     "chance",
 )
@@ -57,7 +68,7 @@ def test_importing_the_package_loads_nothing_heavy():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], *([name, "--help"] for name in ("sample", "run", "check", "predict")), ["--version"]],
+    [["--help"], *([name, "--help"] for name in ("sample", "run", "check", "predict", "report")), ["--version"]],
 )
 def test_help_loads_nothing_heavy(arguments):
     code = f"""

@@ -154,6 +154,7 @@ def test_a_hang_costs_one_item(hang):
     assert failures(found) == {23: "took longer than 1 s"}
 
 
+@pytest.mark.slow
 def test_several_culprits_at_once():
     def work(item):
         if item in (0, 1, 30):

@@ -1,5 +1,6 @@
 """What the figures say and that they can be read; whether they are handsome, only eyes can test."""
 
+import io
 import subprocess
 import sys
 from unittest import mock
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.text import Text
+from PIL import Image
 
 from birdlib import plots
 
@@ -780,3 +782,22 @@ def test_a_figure_shows_itself_in_a_notebook_once():
     for executed in notebook.cells:
         (output,) = executed.outputs
         assert "image/png" in output["data"]
+
+
+# ---- what goes with a file, and a picture without axes
+
+
+def test_a_figures_file_says_what_is_written_in_it(tmp_path):
+    plots.comparison(pd.Series({"a": 0.5}), 0.25, "Test – α").savefig(tmp_path / "one.png", bbox_inches="tight")
+    assert Image.open(tmp_path / "one.png").info["Title"] == "Test – α; dashed: chance, 25.00%"
+    axes = plots.images([np.zeros((4, 5))] * 2, ["first\nchunk", "second"], np.arange(1.0, 5) * 1000, 5.0)
+    assert Image.open(io.BytesIO(axes._repr_png_())).info["Title"] == "first chunk; second"
+
+
+def test_a_thumbnail_has_a_point_a_band_and_frame_with_low_frequencies_below():
+    image = np.random.default_rng(0).uniform(0, 255, (8, 20))
+    image[0, 0], image[-1, 0] = 255, 0
+    shown = np.asarray(Image.open(io.BytesIO(plots.thumbnail(image))).convert("RGB"))
+    assert shown.shape == (8, 20, 3)
+    colours = np.round(255 * mpl.colormaps["magma"](np.array([0.0, 1.0]))[:, :3])
+    np.testing.assert_allclose(shown[[0, -1], 0], colours, atol=1)

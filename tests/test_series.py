@@ -1,5 +1,6 @@
 """The series through papermill: six notebooks on a tiny data folder, run once for all the fast tests here."""
 
+import importlib.metadata
 import json
 import os
 import re
@@ -128,6 +129,17 @@ def test_the_broken_file_is_in_the_errors_table_and_in_the_notebook(folder):
     assert "Files or rows set aside or repaired: 1" in text
 
 
+def test_it_ends_with_a_report_on_all_of_it(folder):
+    page = (folder / "report" / "index.html").read_text(encoding="utf-8")
+    assert page.count('<td class="text">finished</td>') == len(NAMES)
+    assert "not complete" not in page
+    assert [path.stem for path in sorted((folder / "report" / "notebooks").glob("*.html"))] == NAMES
+    figures = len(list((folder / "figures").glob("*.png")))
+    assert page.count('<figure class="plot"') == figures > 20
+    assert page.count("in the notebook</a>") == figures  # each is found in the notebook that drew it
+    assert importlib.metadata.version("keras") in page
+
+
 def test_metrics_are_those_of_the_predictions(folder):
     metrics = json.loads((folder / "metrics.json").read_text())
     predictions = pd.read_parquet(folder / "tables" / "predictions.parquet")
@@ -240,6 +252,8 @@ def test_a_failing_notebook_stops_the_series_with_its_cell_and_error(tiny_data, 
         if any(output.output_type == "error" for output in cell.get("outputs", []))
     ]
     assert number in failed
+    page = (run_dir / "report" / "index.html").read_text(encoding="utf-8")
+    assert "<code>01_eda</code>: stopped: MetadataError: 1 label(s) without any readable audio" in page
     # The later ones have not begun, and the folder is free again.
     assert [path.stem for path in (run_dir / "notebooks").glob("*.ipynb")] == ["01_eda"]
     assert runs.LOCK_HELD not in os.environ
@@ -296,6 +310,7 @@ def as_large_as_2024(tmp_path):
     return tmp_path / "data"
 
 
+@pytest.mark.slow
 def test_metadata_of_the_papers_size_without_audio_are_told_with_the_papers_counts(as_large_as_2024, tmp_path):
     folder = series.run("paper", as_large_as_2024, tmp_path / "run", {"augmentation.where": "off"}, only="01")
     text = text_of(executed(folder, "01_eda"))
@@ -309,6 +324,7 @@ def test_metadata_of_the_papers_size_without_audio_are_told_with_the_papers_coun
         series.run(run_dir=folder, only="02")
 
 
+@pytest.mark.slow
 def test_a_real_years_metadata_are_told(shared, tmp_path):
     folder = series.run("paper", shared / "data" / "birdclef2023", tmp_path / "run", only="01")
     text = text_of(executed(folder, "01_eda"))

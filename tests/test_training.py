@@ -171,6 +171,7 @@ def test_training_learns(fold, tiny_data, tmp_path):
     assert history["val_accuracy"].iloc[-1] > 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["binary_crossentropy", "focal"])
 def test_training_learns_by_other_losses_too(kind, fold, tiny_data, tmp_path):
     config = tiny(tiny_data, **{"augmentation.strength": 0, "loss.kind": kind, "loss.label_smoothing": 0.02})
@@ -251,6 +252,7 @@ def tiny_net(weights=None, include_top=False, input_shape=None, pooling="avg"):
     return keras.Model(images, keras.layers.GlobalAveragePooling2D()(x), name="tiny_net")
 
 
+@pytest.mark.slow
 def test_phase_1_spares_a_pretrained_backbone_and_phase_2_does_not(new_run, tiny_data, tmp_path, monkeypatch):
     tiny_net.__module__ = keras.applications.EfficientNetB0.__module__  # its preprocess_input changes nothing
     monkeypatch.setattr(keras.applications, "TinyNet", tiny_net, raising=False)
@@ -274,6 +276,7 @@ def test_phase_1_spares_a_pretrained_backbone_and_phase_2_does_not(new_run, tiny
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_the_same_seed_begins_the_same_and_another_does_not(new_run, tiny_data):
     losses = {}
@@ -325,6 +328,7 @@ def test_a_training_that_breaks_leaves_no_model(new_run, config, monkeypatch):
     assert not list((run.dir / "models").iterdir())
 
 
+@pytest.mark.slow
 def test_epochs_are_logged_for_tensorboard_where_that_is_set(new_run, tiny_data, quick):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -476,6 +480,7 @@ def test_training_data_goes_through_the_image_layers(config, fold):
     np.testing.assert_allclose(found, model.predict_on_batch(images), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_everything_on_the_device_trains_and_is_not_saved(fold, tiny_data, tmp_path):
     effects = ("time_stretch", "pitch_shift", "gaussian_noise", "high_pass", "band_pass", "clipping", "cut_out")
     everything = {f"augmentation.{name}.probability": 0.7 for name in (*effects, "time_shift", "background", "mixup")}
@@ -536,6 +541,7 @@ def test_what_is_compared_is_what_the_model_is_not(new_run, tiny_data, trainings
     assert len(trainings) == 1
 
 
+@pytest.mark.slow
 def test_a_comparison_trains_for_real(new_run, tiny_data):
     settings = {"comparison.models": "custom_cnn", "comparison.epochs": 1, "model.backbone": "mobilenet"}
     run = new_run("real", tiny(tiny_data, **settings))
@@ -568,6 +574,7 @@ def test_what_the_callbacks_did_is_told(config):
 # --- in time ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_training_without_time_trains_a_batch_and_is_whole(new_run, config, monkeypatch):
     monkeypatch.setenv(deadline.TRAINING_ENDS, "1")  # 1970
     run = new_run("late", config)
@@ -586,6 +593,7 @@ def test_a_training_without_time_trains_a_batch_and_is_whole(new_run, config, mo
     assert "its time was over" in callbacks.told(history, config.phase_1)
 
 
+@pytest.mark.slow
 def test_a_training_with_time_is_as_without_a_limit(new_run, config, monkeypatch):
     whole = training.phase_1(new_run("whole", config), 0)
     monkeypatch.setenv(deadline.TRAINING_ENDS, f"{time.time() + 3600:.0f}")
