@@ -6,8 +6,8 @@ Prints a table and writes benchmarks/out/inference.json: rows of claim, value, u
 CPU seconds of all threads, since other work on the machine would lengthen wall-clock ones; the ways take turns, and the
 best turn of each counts. Claims that are not run this time stay in the file.
 
-With --run-dir RUN, the classifier of a run is measured, such as the one that benchmarks/convnext.py trains; its export
-is checked on its own held-out chunks. Else it is a ConvNeXtTiny of random weights, which is as fast and knows nothing.
+With --run-dir RUN, the classifier of a run is measured; its export is checked on its own held-out chunks. Else it is a
+ConvNeXtTiny of random weights, which is as fast and knows nothing.
 A run of the small custom CNN is taken for `birdnet_small` and `memory`; `mixed` needs one, on xc10.
 BirdNET comes from PyPI into an environment of its own, benchmarks/out/birdnet_env.
 """
