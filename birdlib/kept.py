@@ -12,7 +12,7 @@ import pyarrow.parquet
 
 from birdlib import classifier, exported
 from birdlib.soundscapes import Heard
-from birdlib.writing import read_json, replacing, write_json
+from birdlib.writing import is_aside, read_json, replacing, sweep, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +46,8 @@ def settle(out: Path, opened: Sequence[Exported], config: Config, runtime: str) 
         "settings": {name: getattr(config, name).model_dump(mode="json") for name in exported.FRONT_END},
     }
     before = read_json(out / "predict.json")
+    if before or (out.is_dir() and all(map(is_aside, out.iterdir()))):
+        sweep(out)  # of a prediction that was killed
     if before and {name: before.get(name) for name in made_by} != made_by:
         raise PredictError(f"{out} holds what another model, or other settings, heard: name another folder")
     if not before and out.exists() and (not out.is_dir() or any(out.iterdir())):

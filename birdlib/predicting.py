@@ -293,11 +293,11 @@ def _write_submission(asked, heard, out, model, config, options, paths) -> tuple
     labels = model.species["primary_label"].tolist()
     share = model.species["share"].to_numpy(np.float32)
     tables, filled = [], 0
-    for one in asked:
+    for one, length_s in zip(asked, _lengths_s(asked, heard), strict=True):
         if one.name in heard:
             values = heard[one.name].values
         else:
-            samples = round(duration_s(one.path, 0.0) * config.audio.sample_rate_hz)
+            samples = round(length_s * config.audio.sample_rate_hz)
             values = np.tile(share, (soundscapes.count(samples, config.chunk_samples, config), 1))
             filled += len(values)
         tables.append(soundscapes.rows(one.path, values, labels, config))
@@ -306,6 +306,14 @@ def _write_submission(asked, heard, out, model, config, options, paths) -> tuple
     with replacing(out / "submission.csv") as aside:
         table.to_csv(aside, index=False)
     return filled, unknown, out / "submission.csv"
+
+
+def _lengths_s(asked: list[Recording], heard: dict[str, Heard]) -> list[float]:
+    """How long each recording is; one that cannot be read is taken to be as long as most, as a submission wants rows
+    of it too."""
+    found = [heard[one.name].duration_s if one.name in heard else duration_s(one.path, math.nan) for one in asked]
+    lengths = pd.Series(found)
+    return lengths.fillna(lengths.median()).fillna(0.0).tolist()
 
 
 def _beside(path: Path) -> Path:

@@ -19,25 +19,10 @@ LINES = 360
 
 # The rooms from top to bottom: a module imports only from those after it.
 WITH_KERAS = (
-    *("cli", "cli_kaggle", "cli_tune", "cli_settings", "cli_stopping"),
-    *("kaggle_push", "kernels", "kaggle_session", "kaggle_wheels", "wheel"),
-    *(
-        "sweeps",
-        "series",
-        "report",
-        "report_results",
-        "report_facts",
-        "report_notebooks",
-        "tuning",
-        "export",
-        "testing",
-        "training",
-        "resume",
-        "callbacks",
-        "features",
-        "losses",
-        "models",
-    ),
+    *("cli", "cli_kaggle", "cli_tune", "cli_settings", "cli_stopping", "kaggle_push", "kaggle_submission", "kernels"),
+    *("kaggle_cells", "kaggle_session", "kaggle_wheels", "wheel", "sweeps", "series"),
+    *("report", "report_results", "report_facts", "report_notebooks", "tuning"),
+    *("export", "testing", "training", "resume", "callbacks", "features", "losses", "models"),
     *("device", "batches", "layers", "layers_wave", "layers_mel", "layers_image"),
 )
 WITHOUT_KERAS = (
