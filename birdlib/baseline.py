@@ -112,12 +112,13 @@ def _folds_right(values: np.ndarray, answers: np.ndarray, fold: np.ndarray) -> n
     """Whether each sample is recognised by a model of all other folds: float64 (samples,), 0 for a fold under 0."""
     right = np.zeros(len(values))
     for each in np.unique(fold[fold >= 0]):
-        model = _model().fit(values[fold != each], answers[fold != each])
+        model = regression().fit(values[fold != each], answers[fold != each])
         right[fold == each] = model.predict(values[fold == each]) == answers[fold == each]
     return right
 
 
-def _model():
+def regression():
+    """The model itself: features scaled, classes weighted so that each counts alike."""
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
 
 
@@ -132,7 +133,7 @@ def probabilities(train: pd.DataFrame, test: pd.DataFrame, labels: list[str], da
         any more.
     """
     train = chunks.thinned(train, "primary_label", config.testing.baseline_chunks)
-    model = _model()
+    model = regression()
     learnt, asked = features(train, data_dir, config), features(test, data_dir, config)
     known, heard = np.isfinite(learnt[:, 0]), np.isfinite(asked[:, 0])
     model.fit(learnt[known], pd.Index(labels).get_indexer(train["primary_label"][known]))

@@ -4,6 +4,10 @@ import importlib.util
 import json
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import pytest
+
 GPU = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
 
 
@@ -14,3 +18,95 @@ def test_the_gpu_benchmark_has_the_papers_settings():
     kept = json.loads(gpu.SETTINGS.read_text(encoding="utf-8"))
     assert kept == gpu.current_settings(), "python benchmarks/gpu.py --write-settings"
     assert gpu.settings(phase_1__batch_size=7).phase_1.batch_size == 7
+
+
+# ---- 100 recordings (xc10.py), on a table that stands in for them
+
+
+def _recordings(authors: int = 9) -> pd.DataFrame:
+    names = [f"{label}/XC{number}.ogg" for label in ("a", "b", "c") for number in range(12)]
+    people = [f"author {number % authors}" for number in range(36)]
+    columns = {"filename": names, "primary_label": [name[0] for name in names], "author": people, "audio_hash": names}
+    return pd.DataFrame(columns).assign(start_s=0.0)
+
+
+@pytest.fixture
+def xc10(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(GPU.parent))
+    module = importlib.import_module("xc10")
+    monkeypatch.setattr(module.training, "recordings", _recordings)
+    monkeypatch.setattr(module.training, "OUT", tmp_path)
+    rows = {"row": module.Row("whole", 0, {}, [{"model.dropout": 0.1}, {"model.dropout": 0.2}], ("author",))}
+    monkeypatch.setattr(module, "ROWS", rows)
+    return module
+
+
+def test_a_paired_difference_is_of_the_same_recordings_and_its_interval_resamples_groups(xc10):
+    nan = float("nan")
+    one, other = np.array([1, 1, 1, 0, nan, 1.0]), np.array([0, 1, 0, 0, nan, 1.0])
+    score = xc10.paired([one, one], [other, other], np.array(list("abcdef")))
+    assert score.accuracy[0] == pytest.approx(4 / 5)
+    assert score.difference[0] == pytest.approx(2 / 5)
+    assert score.seeds == 2
+    assert score.difference[1] < 2 / 5 < score.difference[2]
+    # The same answers have no difference, however much the recordings themselves differ, and it has no interval.
+    even = xc10.paired([np.array([1.0, 0, 1])], [np.array([1.0, 0, 1])], np.array(list("abc")))
+    assert even.difference[0] == 0
+    assert xc10.verdict(*even.difference[1:]) == "not distinguishable"
+    groups = np.array(list("aaabbb"))  # two authors, one all right and one all wrong: the interval says nothing
+    wide = xc10.paired([np.array([1.0, 1, 1, 0, 0, 0])], [np.zeros(6)], groups)
+    assert wide.difference[1] <= 0
+    assert xc10.verdict(*wide.difference[1:]) == "not distinguishable"
+    assert xc10.verdict(0.1, 0.3) == "above"
+    assert xc10.verdict(-0.3, -0.1) == "below"
+
+
+@pytest.mark.parametrize("group_by", ["recording", "author"])
+def test_inner_folds_are_within_the_training_part(xc10, group_by):
+    table, training = _recordings(), xc10.training
+    for fold in range(4):
+        rest, told = training.sides(table, training.Task(group_by, 1, fold))
+        parts = [training.sides(table, training.Task(group_by, 1, fold, inner)) for inner in range(training.INNER)]
+        assert not set(rest) & set(told)
+        assert len(rest) + len(told) == len(table)
+        for train, inner in parts:
+            assert set(train) | set(inner) == set(rest)
+            if group_by == "author":
+                assert not set(table["author"].iloc[train]) & set(table["author"].iloc[inner])
+
+
+def test_a_stopped_benchmark_goes_on_and_keeps_each_training(xc10, monkeypatch):
+    trained = []
+
+    def train(kind, config, views, task):
+        if len(trained) == 7:
+            raise KeyboardInterrupt
+        trained.append((config.model.dropout, task))
+        rows = xc10.training.sides(_recordings(), task)[1]
+        truth = pd.Index(xc10.training.labels()).get_indexer(_recordings()["primary_label"].iloc[rows])
+        # The second candidate is right where it is asked within the training part, and wrong where it is reported.
+        right = (config.model.dropout == 0.2) == (task.inner is not None)
+        return np.eye(3)[truth if right else (truth + 1) % 3]
+
+    monkeypatch.setattr(xc10.training, "labels", lambda: ["a", "b", "c"])
+    monkeypatch.setattr(xc10.training, "run", train)
+    with pytest.raises(KeyboardInterrupt):
+        xc10.by_recording("row", "author", 0, train=True)
+    assert xc10.by_recording("row", "author", 0) is None
+    assert xc10._done("row", "author", [0]) == "2/4"
+    trained.clear()
+    right = xc10.by_recording("row", "author", 0, train=True)
+    assert len(trained) == 4 * 3 - 7
+    assert np.nanmean(right) == 0  # it was the second one that was chosen, by the inner folds alone
+    trained.clear()
+    xc10.by_recording("row", "author", 0, train=True)
+    assert not trained
+    monkeypatch.setattr(xc10.training, "code", lambda: "another state of the code")
+    assert xc10.by_recording("row", "author", 0) is None
+    assert len(list(xc10.training.OUT.iterdir())) == 12
+
+
+def test_the_code_of_a_training_is_another_when_it_does_another_thing(xc10):
+    bare = xc10.training._bare
+    assert bare('def f():\n    """One."""\n    return 1') == bare("def f():\n    # Two.\n    return 1\n")
+    assert bare("def f():\n    return 1") != bare("def f():\n    return 2")
