@@ -11,7 +11,7 @@ FLOOR := .venv-floor
 # Two test files at a time: their fixtures are made once a file. ARGS="-n 0" runs one after the other.
 SIDE_BY_SIDE := -n 2 --dist loadfile
 # About this repository, processes and plain files: the same on any version of what is in it.
-NOT_ON_FLOOR := package parallel store pcm ration device_several sample stages chance reliability fuzz benchmarks recorders \
+NOT_ON_FLOOR := package parallel cluster store pcm ration device_several sample stages chance reliability fuzz benchmarks recorders \
 	detections sites wheel kernels kaggle_places kaggle_push kaggle_session kaggle_wheels report_browser
 # What computes on the device, but for the building of Keras' own backbones.
 ON_THE_DEVICE := layers models batches training classifier

@@ -39,7 +39,13 @@ def features(chunks: pd.DataFrame, data_dir: Path, config: Config) -> np.ndarray
     compute = config.compute
     items = [(name, starts_s[rows]) for name, rows in places.items()]
     for (name, _), found in map_files(
-        statistics, items, compute.file_time_limit_s, compute.workers, "baseline features"
+        statistics,
+        items,
+        compute.file_time_limit_s,
+        compute.workers,
+        "baseline features",
+        compute.cluster,
+        [data_dir / "train_audio"],
     ):
         result[places[name]] = np.nan if isinstance(found, Failure) else found
     return result

@@ -87,12 +87,18 @@ def check(data_dir: Path, config: Config) -> CheckUp:
     there = [*(labels if metadata.has_audio(data_dir) else ()), *extra]
     if not metadata.has_audio(data_dir):
         found.append(("train_audio", "missing", f"there is no such folder; {len(labels):,} recordings should be in it"))
-    compute, heard = config.compute, {}
+    compute, heard, top = config.compute, {}, data_dir.absolute()
     for name, result in map_files(
-        lambda name: listen(data_dir / name), there, compute.file_time_limit_s, compute.workers, "checking"
+        lambda name: listen(top / name),
+        there,
+        compute.file_time_limit_s,
+        compute.workers,
+        "checking",
+        compute.cluster,
+        [top],
     ):
         if isinstance(result, Failure):
-            reason = result.reason.removeprefix(f"{data_dir / name}: ")
+            reason = result.reason.removeprefix(f"{top / name}: ")
             found.append((name, "missing" if reason == "no such file" else "unreadable", reason))
         else:
             heard[name] = result

@@ -116,6 +116,8 @@ def index(
         config.compute.file_time_limit_s,
         config.compute.workers,
         "cutting into chunks",
+        config.compute.cluster,
+        [folder, *([store.folder] if store else [])],
     )
     tables, hashes, problems, unstored = {}, {}, {}, []
     for (name, _), result in results:

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import birdlib
-from birdlib import cli_kaggle
+from birdlib import cli_kaggle, cli_tune
 from birdlib.cli_settings import pairs, settings
+from birdlib.cli_stopping import ended_by_signal, stoppable
 
 if TYPE_CHECKING:
     from birdlib.check import CheckUp
 
+_CLUSTER = typer.Option(help="Scheduler of a Dask cluster, tcp://HOST:PORT, to work on files there.")
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(cli_kaggle.app, name="kaggle")
+app.command()(cli_tune.tune)
 
 
 @app.callback(invoke_without_command=True)
@@ -51,19 +54,17 @@ def run(
             metavar="KEY=VALUE", help="A run for each value of a setting; again for more values, or settings."
         ),
     ] = None,
+    cluster: Annotated[str | None, _CLUSTER] = None,
 ) -> None:
     """Run the six notebooks. What is unchanged is not run again."""
-    overrides = settings(setting or [])
+    overrides = settings(setting or []) | ({"compute.cluster": cluster} if cluster else {})
     if sweep:
         _sweep(sweep, config, data_dir, run_dir, overrides, first, only)
         return
     from birdlib import series
 
-    try:
+    with stoppable("the same command goes on after what was finished"):
         folder = series.run(config, data_dir, run_dir, overrides, first, only)
-    except KeyboardInterrupt:
-        print("birdlib: stopped; the same command goes on after what was finished", file=sys.stderr)
-        raise typer.Exit(130) from None
     _report(folder)
 
 
@@ -110,6 +111,7 @@ def check(
     data_dir: Annotated[Path, typer.Argument(metavar="DATA_DIR", help="A folder of recordings; it is only read.")],
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if anything is suspicious, too.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Write all that was found to this file, too.")] = None,
+    cluster: Annotated[str | None, _CLUSTER] = None,
 ) -> None:
     """Check a data folder before a long run: every recording is decoded.
 
@@ -117,13 +119,14 @@ def check(
     """
     try:
         from birdlib import check as module
-        from birdlib.settings import Config
+        from birdlib import config
 
-        found = module.check(data_dir, Config())
+        with stoppable("nothing was checked to its end"):
+            found = module.check(data_dir, config.load("paper", {"compute.cluster": cluster}))
         if csv:
             found.findings.to_csv(csv, index=False)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    except typer.Exit:
+        raise
     except Exception as error:
         print(f"birdlib: could not check {data_dir}: {' '.join(str(error).split())}", file=sys.stderr)
         if not (type(error).__module__.startswith("birdlib.") or isinstance(error, OSError)):
@@ -145,7 +148,9 @@ def export(
         os.environ.setdefault("KERAS_BACKEND", "torch")
     from birdlib import export as module
 
-    for found in module.export(run_dir, out, format, precision):
+    with stoppable(f"{out} is as it was"):
+        parities = module.export(run_dir, out, format, precision)
+    for found in parities:
         print(
             f"checked on {found.chunks} chunks: largest difference {found.difference:.2g}, top-1 agreement "
             f"{found.agreement:.1%}, macro ROC-AUC {found.roc_auc:.4f} (Keras {found.roc_auc_keras:.4f})"
@@ -172,20 +177,18 @@ def predict(
     budget_minutes: Annotated[float | None, typer.Option(help="Stop then, and fill up with class priors.")] = None,
     workers: Annotated[int, typer.Option(help="Processes; 0: one a core.", min=0)] = 0,
     runtime: Annotated[str, typer.Option(help="auto (the fastest installed), openvino, onnxruntime, keras.")] = "auto",
+    cluster: Annotated[str | None, _CLUSTER] = None,
 ) -> None:
     """Hear recordings of any length, and write a submission, a table, Raven selections or Audacity labels."""
     from birdlib import predicting
 
     choice = predicting.choice(threshold, top_k, species, merge)
     smoothing = {"step_s": step, "neighbours": neighbours, "file_mean": file_mean}
-    options = predicting.Options(format, choice, parquet, embeddings, sample, budget_minutes, workers, runtime)
+    options = predicting.Options(format, choice, parquet, embeddings, sample, budget_minutes, workers, runtime, cluster)
     models = [_fastest(one, runtime) for one in model]
     config = predicting.together(models, {name: value for name, value in smoothing.items() if value is not None})
-    try:
+    with stoppable("the same command goes on after the recordings it has heard"):
         summary = predicting.predict(audio, models, out, config, options)
-    except KeyboardInterrupt:
-        print("birdlib: stopped; the same command goes on after the recordings it has heard", file=sys.stderr)
-        raise typer.Exit(130) from None
     print("\n".join(summary.lines()))
 
 
@@ -204,7 +207,8 @@ def _fastest(model: Path, runtime: str) -> Path:
 def main() -> None:
     """The entry point: birdlib's own errors are one line on standard error and exit status 1."""
     try:
-        app()
+        with ended_by_signal():
+            app()
     except Exception as error:
         if not type(error).__module__.startswith("birdlib."):
             raise
@@ -234,11 +238,8 @@ def _sweep(texts: list[str], config, data_dir, run_dir, overrides, first: str | 
     from birdlib import sweeps
 
     sweeps.refuse_redo(first, only)
-    try:
+    with stoppable("the same command goes on after what was finished"):
         folders = sweeps.run(pairs(texts, "--sweep"), config, data_dir, run_dir, overrides)
-    except KeyboardInterrupt:
-        print("birdlib: stopped; the same command goes on after what was finished", file=sys.stderr)
-        raise typer.Exit(130) from None
     runs(folders[0].parent)
 
 

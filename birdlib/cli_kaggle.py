@@ -23,6 +23,9 @@ Setting = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as seed=1; again for more."),
 ]
 All = Annotated[bool, typer.Option("--all", help="All six notebooks as a chain of kernels.")]
+Submission = Annotated[
+    bool, typer.Option("--submission", help="The kernel that is scored: CPU, no internet, an exported model attached.")
+]
 Competition = Annotated[str | None, typer.Option(help="Another competition's slug, or none.")]
 Dataset = Annotated[list[str] | None, typer.Option(help="Attach a data set, OWNER/SLUG; again for more.")]
 Kernel = Annotated[list[str] | None, typer.Option(help="Attach a notebook's output, OWNER/SLUG; again for more.")]
@@ -41,6 +44,7 @@ def stage(
     config: Conf = "paper",
     setting: Setting = None,
     chain: All = False,
+    submission: Submission = False,
     competition: Competition = None,
     dataset: Dataset = None,
     kernel: Kernel = None,
@@ -52,9 +56,7 @@ def stage(
 ) -> None:
     """Write a push folder: the final notebook with the library inside, and its metadata."""
     wishes = _wishes(user, title, config, setting, competition, dataset, kernel, model, cpu, internet, hours, metadata)
-    from birdlib import kernels
-
-    for folder in kernels.stage_all(out, wishes) if chain else [kernels.stage(out, wishes)]:
+    for folder in _staged(out, wishes, chain, submission):
         print(f"staged: {folder}  (kaggle kernels push -p {folder})")
 
 
@@ -66,6 +68,7 @@ def push(
     config: Conf = "paper",
     setting: Setting = None,
     chain: All = False,
+    submission: Submission = False,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run, and fetch its output into OUT/output.")] = False,
     competition: Competition = None,
     dataset: Dataset = None,
@@ -78,10 +81,9 @@ def push(
 ) -> None:
     """Stage, and push with the kaggle command; with --all each kernel is waited for before the next one."""
     wishes = _wishes(user, title, config, setting, competition, dataset, kernel, model, cpu, internet, hours, metadata)
-    from birdlib import kaggle_push, kernels
+    from birdlib import kaggle_push
 
-    folders = kernels.stage_all(out, wishes) if chain else [kernels.stage(out, wishes)]
-    for folder in folders:
+    for folder in _staged(out, wishes, chain, submission):
         pushed = kaggle_push.push(folder)
         print(f"pushed: {pushed.kernel}, version {pushed.version}: {pushed.address}")
         if wait or chain:
@@ -100,6 +102,20 @@ def wheels(
 
     folder = kaggle_wheels.make(out, python, kernels.user_name(user))
     print(f"wheels: {folder}  (kaggle datasets create -p {folder})")
+
+
+def _staged(out: Path | None, wishes: Wishes, chain: bool, submission: bool) -> list[Path]:
+    from birdlib import kernels
+
+    if submission:
+        if chain:
+            raise kernels.KernelError(
+                "--all is the six notebooks, and --submission is another one: name one of the two"
+            )
+        from birdlib import kaggle_submission
+
+        return [kaggle_submission.stage(out, wishes)]
+    return kernels.stage_all(out, wishes) if chain else [kernels.stage(out, wishes)]
 
 
 def _wishes(

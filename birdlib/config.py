@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from birdlib.settings import PRESETS, Config
+from birdlib.settings_tuning import SEARCHABLE, Range, Space
 
 
 class ConfigError(ValueError):
@@ -57,6 +58,20 @@ def override(config: Config, values: Mapping[str, Any]) -> Config:
 def dump(config: Config) -> str:
     """The whole of the settings as YAML that `load` reads back to an equal tree."""
     return yaml.safe_dump({"base": "paper", **config.model_dump(mode="json")}, sort_keys=False)
+
+
+def brief(config: Config) -> str:
+    """The settings as YAML that `load` reads back to an equal tree: a preset's name, and what differs from it."""
+    found = {name: changed(load(name), config) for name in PRESETS}
+    base = min(found, key=lambda name: len(found[name]))
+    tree = config.model_dump(mode="json")
+    values: dict[str, Any] = {"base": base}
+    for key in found[base]:
+        branch = tree
+        for part in key.split("."):
+            branch = branch[part]
+        values[key] = branch
+    return yaml.safe_dump(values, sort_keys=False)
 
 
 def keys(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
@@ -110,8 +125,8 @@ def mapping(values: Mapping[str, Any] | str | None, where: str = "overrides") ->
 
 
 def _override(config: Config, values: Mapping[str, Any], where: str) -> Config:
-    tree = config.model_dump()
-    for key, value in flat(values):
+    tree, given = config.model_dump(), flat(values)
+    for key, value in given:
         annotation = _annotation(key, where)
         *parents, leaf = key.split(".")
         branch = tree
@@ -119,16 +134,46 @@ def _override(config: Config, values: Mapping[str, Any], where: str) -> Config:
             branch = branch[part]
         branch[leaf] = _converted(value, annotation)
     try:
-        return Config.model_validate(tree)
+        settled = Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(f"{where}: {_in_words(error)}") from None
+    for stage in SEARCHABLE:
+        if f"tuning.stage_{stage}" in dict(given):
+            space(settled, stage, where)
+    return settled
+
+
+def space(config: Config, stage: int, where: str = "settings") -> Space:
+    """What a stage of the tuning searches: dotted key -> its choices, or a range, with values of the key's type.
+
+    Raises
+    ------
+    ConfigError
+        for a key that does not exist or that the stage's trials may not change, or a value that the key cannot have.
+    """
+    found: Space = {}
+    for key, values in getattr(config.tuning, f"stage_{stage}").items():
+        here = f"{where}: tuning.stage_{stage}"
+        _annotation(key, here)
+        if not any(key == one or key.startswith(f"{one}.") for one in SEARCHABLE[stage]):
+            raise ConfigError(f"{here}: {key} cannot be searched there, only {', '.join(SEARCHABLE[stage])}")
+        is_range = isinstance(values, Range)
+        tried = (values.low, values.high) if is_range else values
+        taken = tuple(value(_override(config, {key: one}, here), key) for one in tried)
+        if is_range and not all(isinstance(one, int | float) and not isinstance(one, bool) for one in taken):
+            raise ConfigError(f"{here}: {key} is not a number, so it has no range: list the choices")
+        if len(set(taken)) < len(taken):
+            raise ConfigError(f"{here}: {key} names a choice twice")
+        found[key] = Range(low=taken[0], high=taken[1], log=values.log) if is_range else taken
+    return found
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """Nested values as (dotted key, value); what is dotted already stays."""
     pairs = []
     for key, value in values.items():
-        inner = isinstance(value, Mapping)
+        # A space of the tuning is a value itself, whose keys are dotted settings.
+        inner = isinstance(value, Mapping) and f"{prefix}{key}" not in keys()
         pairs += flat(value, f"{prefix}{key}.") if inner else [(f"{prefix}{key}", value)]
     return pairs
 
@@ -161,10 +206,10 @@ def _converted(value: Any, annotation: Any) -> Any:
         return value
     if type(None) in typing.get_args(annotation) and value.strip().lower() in {"", "null", "none", "~"}:
         return None
-    if typing.get_origin(annotation) is tuple:
-        text = value.strip()
+    kind, text = typing.get_origin(annotation), value.strip()
+    if kind in (tuple, dict):
         try:
-            return yaml.safe_load(text if text.startswith("[") else f"[{text}]")
+            return yaml.safe_load(f"[{text}]" if kind is tuple and not text.startswith("[") else text)
         except yaml.YAMLError:
             return value  # pydantic says what it should be
     return value

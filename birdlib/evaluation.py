@@ -18,6 +18,7 @@ import pandas as pd
 from sklearn import metrics
 
 from birdlib import intervals
+from birdlib.calibration import Activation
 from birdlib.intervals import Estimate
 
 HEADLINE = {
@@ -176,10 +177,27 @@ def binary(truth: np.ndarray, scores: np.ndarray, groups: Sequence[str], seed: i
     return BinaryScore(*estimates, positives, len(truth))
 
 
+def of_any(probabilities: np.ndarray, activation: Activation) -> np.ndarray:
+    """How probable any of some classes is, float (samples,), from theirs, (samples, classes).
+
+    A softmax's classes exclude each other, so their probabilities add up. A sigmoid's do not: there may be several
+    birds, and a sum would pass 1 and rise with the number of species that are each held for unlikely. As far as they
+    are independent, none of them is there with the product of 1 - p, and any of them with what that leaves.
+    """
+    if activation == "softmax":
+        return probabilities.sum(axis=1)
+    return -np.expm1(np.log1p(-np.clip(probabilities.astype(float), 0, 1 - 1e-12)).sum(axis=1))
+
+
 def trait(
-    truth: np.ndarray, probabilities: np.ndarray, of_class: pd.Series, groups: Sequence[str], seed: int
+    truth: np.ndarray,
+    probabilities: np.ndarray,
+    of_class: pd.Series,
+    groups: Sequence[str],
+    seed: int,
+    activation: Activation = "softmax",
 ) -> BinaryScore:
-    """A trait of species, such as nocturnal, scored by the summed probability of the species that have it.
+    """A trait of species, such as nocturnal, scored by how probable any of the species is that have it (`of_any`).
 
     Parameters
     ----------
@@ -187,7 +205,8 @@ def trait(
     """
     known, has = of_class.notna().to_numpy(), of_class.fillna(False).to_numpy(bool)
     used = known[truth]
-    return binary(has[truth[used]], probabilities[used][:, has].sum(axis=1), np.asarray(groups)[used], seed)
+    likely = of_any(probabilities[used][:, has], activation)
+    return binary(has[truth[used]], likely, np.asarray(groups)[used], seed)
 
 
 def confusion(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

@@ -6,16 +6,18 @@ calibration those that did train.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import keras
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 
 import birdlib
 from birdlib import (
@@ -105,11 +107,12 @@ def export(run_dir: Path, out: Path, format: str = "openvino", precision: str = 
     run = _opened(run_dir)
     runtimes.choose(format, precision)
     _require_writer(format)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=_parent(out)) as aside:
-        whole = Path(aside) / "export"
+    with _aside(out) as aside:
+        whole = aside / "export"
         whole.mkdir()
         parities = _write(run, whole, format, precision)
-        shutil.rmtree(out, ignore_errors=True)
+        if out.exists():
+            os.rename(out, aside / "before")  # two renames: a folder is never half there
         os.rename(whole, out)
     return parities
 
@@ -263,6 +266,21 @@ def _refuse_place(out: Path) -> None:
         raise ExportError(f"{out} is there and no earlier export: name a folder that is missing or empty")
 
 
-def _parent(out: Path) -> Path:
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    return out.absolute().parent
+@contextlib.contextmanager
+def _aside(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that this process alone writes in; what one that was killed left there is swept away."""
+    folder = out.absolute().with_name(f".{out.name}.exporting")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ExportError(f"another process is writing {out}: wait for it, or name another folder") from None
+    try:
+        for left in folder.iterdir():
+            if left.is_dir():
+                shutil.rmtree(left)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.release()

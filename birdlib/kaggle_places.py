@@ -90,6 +90,11 @@ def weights(backbone: str) -> Path | None:
     return found[0] if found else None
 
 
+def exports() -> list[Path]:
+    """The attached folders that ``birdlib export`` wrote."""
+    return [folder for folder in folders() if (folder / "export.json").is_file()]
+
+
 def wheels() -> Path | None:
     """The attached folder of wheels that ``birdlib kaggle wheels`` made; None if there is none."""
     return next((folder for folder in folders() if any(folder.glob("birdlib-*.whl"))), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import birdlib
@@ -14,6 +15,9 @@ from birdlib.writing import read_json, write_json
 METADATA = "dataset-metadata.json"
 # The extra `augment`, with what it requires in turn and Kaggle has not got.
 LACKING = ("audiomentations>=0.43.1,<0.44", "numpy-minmax", "numpy-rms", "python-stretch")
+# The extra `runtime`, likewise: it predicts from an exported folder.
+RUNTIME = ("openvino>=2025", "openvino-telemetry", "onnxruntime")
+PYTHON = "3.12"  # of Kaggle's image
 # audiomentations asks for an older soxr than Kaggle has, and works with that one too: in the folder, so that pip can
 # get birdlib[augment] from it alone, and not installed by the notebooks, which leave what Kaggle has as it is.
 _TOO_NEW = ("soxr<1",)
@@ -52,7 +56,7 @@ def make(out: Path, python: str, user: str) -> Path:
         old.unlink()
     platforms = [part for name in _PLATFORMS for part in ("--platform", name)]
     target = ["--python-version", python, "--implementation", "cp", "--only-binary", ":all:", *platforms]
-    if reason := _pip(["download", "--no-deps", *target, "--dest", str(out), *LACKING, *_TOO_NEW]):
+    if reason := _pip(["download", "--no-deps", *target, "--dest", str(out), *LACKING, *RUNTIME, *_TOO_NEW]):
         raise WheelsError(f"the wheels for Python {python} cannot be downloaded: {reason}")
     (out / wheel.name()).write_bytes(wheel.build())
     (out / "LICENSE").write_text(wheel.licence(), encoding="utf-8")
@@ -60,16 +64,20 @@ def make(out: Path, python: str, user: str) -> Path:
     return out
 
 
-def install(options: list[str]) -> str | None:
+def install(options: list[str], packages: Sequence[str] = LACKING) -> str | None:
     """Installs what is lacking into this Python; returns pip's reason where that fails, else None."""
-    return _pip(["install", "--quiet", "--no-deps", "--root-user-action=ignore", *options, *LACKING])
+    return _pip(["install", "--quiet", "--no-deps", "--root-user-action=ignore", *options, *packages])
+
+
+def slug(python: str) -> str:
+    """The last part of the data set's address."""
+    return f"birdlib-wheels-{python.replace('.', '')}"
 
 
 def _metadata(python: str, user: str) -> dict[str, object]:
-    slug = f"birdlib-wheels-{python.replace('.', '')}"
     return {
         "title": f"birdlib wheels {python.replace('.', '')}",
-        "id": f"{user}/{slug}",
+        "id": f"{user}/{slug(python)}",
         "subtitle": f"birdlib {birdlib.__version__} and what Kaggle lacks for it, Python {python}",
         "description": "Made by `birdlib kaggle wheels`. birdlib is under the MIT licence (LICENSE); the others under "
         "theirs, inside each wheel.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,10 +12,10 @@ import pyarrow.parquet
 
 from birdlib import classifier, exported
 from birdlib.soundscapes import Heard
-from birdlib.writing import read_json, replacing, write_json
+from birdlib.writing import is_aside, read_json, replacing, sweep, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from birdlib.config import Config
     from birdlib.exported import Exported
@@ -45,6 +46,8 @@ def settle(out: Path, opened: Sequence[Exported], config: Config, runtime: str) 
         "settings": {name: getattr(config, name).model_dump(mode="json") for name in exported.FRONT_END},
     }
     before = read_json(out / "predict.json")
+    if before or (out.is_dir() and all(map(is_aside, out.iterdir()))):
+        sweep(out)  # of a prediction that was killed
     if before and {name: before.get(name) for name in made_by} != made_by:
         raise PredictError(f"{out} holds what another model, or other settings, heard: name another folder")
     if not before and out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -80,6 +83,25 @@ def read(out: Path, recording: Recording) -> Heard:
     """What was kept of a recording, without its embeddings."""
     path = _path(out, recording)
     return Heard(pd.read_parquet(path).to_numpy(np.float32), _about(path)["duration_s"])
+
+
+class Kept(Mapping):
+    """What was kept of recordings, by name, read each time: all of a large collection is more than memory holds."""
+
+    def __init__(self, out: Path, recordings: Sequence[Recording]) -> None:
+        self._out, self._recordings = out, {one.name: one for one in recordings}
+
+    def __getitem__(self, name: str) -> Heard:
+        return read(self._out, self._recordings[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._recordings
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._recordings)
+
+    def __len__(self) -> int:
+        return len(self._recordings)
 
 
 def write_errors(out: Path, failed: Mapping[str, str]) -> None:

@@ -6,8 +6,6 @@ wheel. What the kernel runs on, and what is attached to it, stands in ``kernel-m
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import os
 import pprint
@@ -20,7 +18,7 @@ from typing import Any
 
 import birdlib
 from birdlib import config as configs
-from birdlib import wheel
+from birdlib import kaggle_cells, wheel
 from birdlib.config import Config
 from birdlib.stages import STAGES, Stage, notebook, upstream
 from birdlib.writing import replacing, write_json
@@ -84,7 +82,7 @@ def stage(out: Path | None = None, wishes: Wishes | None = None) -> Path:
     wishes = wishes or Wishes()
     metadata = _metadata(FINAL, wishes)
     settings = _checked(wishes, metadata)
-    return _write(out or Path("build/kaggle") / _slug(metadata), FINAL, wishes, metadata, settings, alone=True)
+    return _write(out or Path("build/kaggle") / slug_of(metadata), FINAL, wishes, metadata, settings, alone=True)
 
 
 def stage_all(out: Path | None = None, wishes: Wishes | None = None) -> list[Path]:
@@ -102,7 +100,7 @@ def stage_all(out: Path | None = None, wishes: Wishes | None = None) -> list[Pat
         if one.name not in _TRAINS:
             mine.update(enable_gpu=False, machine_shape="")
         settings = _checked(wishes, mine)
-        folders.append(_write((out or Path("build/kaggle")) / _slug(mine), one, wishes, mine, settings, alone=False))
+        folders.append(_write((out or Path("build/kaggle")) / slug_of(mine), one, wishes, mine, settings, alone=False))
     return folders
 
 
@@ -141,27 +139,36 @@ def _user_in(path: Path) -> str | None:
         return None
 
 
-def _slug(metadata: dict[str, Any]) -> str:
+def slug_of(metadata: dict[str, Any]) -> str:
+    """The last part of a kernel's address."""
     return metadata["id"].partition("/")[2]
 
 
 def _metadata(one: Stage, wishes: Wishes) -> dict[str, Any]:
-    """A kernel's metadata: the template's, with the user's name, the stage's title and what is wished."""
+    return described(wishes, wishes.title if one == FINAL else _title(one), f"{one.name}.ipynb")
+
+
+def described(wishes: Wishes, title: str | None, code_file: str) -> dict[str, Any]:
+    """A kernel's metadata: the template's, with the user's name, a title (None: its own) and what is wished.
+
+    Raises
+    ------
+    KernelError
+        for a template that cannot be read, or a title that does not fit.
+    """
     path = wishes.metadata or wheel.kernel_metadata()
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
-        title, slug = metadata["title"], _slug(metadata)
+        own, slug = metadata["title"], slug_of(metadata)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise KernelError(f"{path} cannot be read as a kernel's metadata: {error!r}") from None
-    if one != FINAL or wishes.title:
-        title = wishes.title if one == FINAL else _title(one)
-        slug = slugified(title)
+    title, slug = (title, slugified(title)) if title else (own, slug)
     if slugified(title) != slug or not 5 <= len(title) <= 50:
         raise KernelError(
             f"{path}: the title {title!r} becomes {slugified(title)!r} in Kaggle's address, and the id ends in "
             f"{slug!r}: write them so that they fit (a title has 5 to 50 characters)"
         )
-    metadata.update(id=f"{user_name(wishes.user)}/{slug}", title=title, code_file=f"{one.name}.ipynb")
+    metadata.update(id=f"{user_name(wishes.user)}/{slug}", title=title, code_file=code_file)
     if wishes.cpu:
         metadata.update(enable_gpu=False, machine_shape="")
     if wishes.internet is not None:
@@ -179,13 +186,18 @@ def _title(one: Stage) -> str:
     return f"birdlib {int(number)}: {words.replace('_', ' ')}"
 
 
-def _checked(wishes: Wishes, metadata: dict[str, Any]) -> Config:
-    """The settings that the kernel is staged with; raises for what Kaggle would refuse, or would stop it there."""
+def check_sources(metadata: dict[str, Any]) -> None:
+    """Raises `KernelError` for what cannot be attached to a kernel."""
     for key, (pattern, form) in _SOURCES.items():
         if bad := [source for source in metadata.get(key, []) if not re.fullmatch(pattern, source)]:
             raise KernelError(f"{key}: {bad[0]!r} is not {form}")
     if metadata["id"] in metadata["kernel_sources"]:
         raise KernelError(f"{metadata['id']} cannot read its own output: give the new kernel another title (--title)")
+
+
+def _checked(wishes: Wishes, metadata: dict[str, Any]) -> Config:
+    """The settings that the kernel is staged with; raises for what Kaggle would refuse, or would stop it there."""
+    check_sources(metadata)
     if not 0 < wishes.hours < SESSION_H:
         raise KernelError(
             f"--hours {wishes.hours:g}: Kaggle ends a session after {SESSION_H:g} hours, and what it has made is lost"
@@ -231,11 +243,15 @@ def _check_offline(settings: Config) -> None:
 def _write(out: Path, one: Stage, wishes: Wishes, metadata: dict[str, Any], settings: Config, alone: bool) -> Path:
     cells = json.loads(notebook(one.name).read_text(encoding="utf-8"))
     competition = next(iter(metadata["competition_sources"]), None)
-    staged = _staged(cells, one, settings, competition, wishes.hours, metadata["enable_gpu"], alone)
-    text = json.dumps(staged, indent=1) + "\n"
+    return write(out, metadata, _staged(cells, one, settings, competition, wishes.hours, metadata["enable_gpu"], alone))
+
+
+def write(out: Path, metadata: dict[str, Any], book: dict[str, Any]) -> Path:
+    """Writes a push folder: a notebook and its metadata. Raises `KernelError` if the notebook is too large."""
+    text = json.dumps(book, indent=1) + "\n"
     if len(text.encode()) > LARGEST_BYTES:
         raise KernelError(
-            f"the notebook {one.name} has {len(text.encode()):,} bytes with the library inside, and Kaggle takes "
+            f"{metadata['code_file']} has {len(text.encode()):,} bytes with the library inside, and Kaggle takes "
             f"{LARGEST_BYTES:,}: are there large files in {Path(birdlib.__file__).parent}?"
         )
     with replacing(out / metadata["code_file"]) as aside:
@@ -261,11 +277,9 @@ def _staged(
             "{one.name}", config, run_dir, data_dir, overrides,
             competition={quoted}, hours={hours:g}, gpu={gpu}, alone={alone},
         )""")
-    library = _code("kaggle-library", _LIBRARY.format(**_packed()))
-    library["metadata"] = {"_kg_hide-input": True, "jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
-    added = [_text("kaggle-about", _about(alone)), _code("kaggle-begin", begin)]
-    report = _code("kaggle-report", _REPORT)
-    return {**book, "cells": [library, *cells[:place], parameters, *added, *cells[place + 1 :], report]}
+    added = [kaggle_cells.text("kaggle-about", _about(alone)), kaggle_cells.code("kaggle-begin", begin)]
+    report = kaggle_cells.code("kaggle-report", _REPORT)
+    return {**book, "cells": [kaggle_cells.library(), *cells[:place], parameters, *added, *cells[place + 1 :], report]}
 
 
 def _parameters(source: str, settings: Config) -> str:
@@ -283,41 +297,6 @@ def _at(tree: Any, key: str) -> Any:
     for part in key.split("."):
         tree = tree[part]
     return tree
-
-
-def _packed() -> dict[str, str]:
-    content = wheel.build()
-    text = "\n".join(textwrap.wrap(base64.b64encode(content).decode(), 200))
-    return {
-        "name": wheel.name(),
-        "version": birdlib.__version__,
-        "digest": hashlib.sha256(content).hexdigest(),
-        "text": text,
-    }
-
-
-def _code(name: str, source: str) -> dict[str, Any]:
-    return {"cell_type": "code", "id": name, "metadata": {}, "execution_count": None, "outputs": [], "source": source}
-
-
-def _text(name: str, source: str) -> dict[str, Any]:
-    return {"cell_type": "markdown", "id": name, "metadata": {}, "source": source}
-
-
-_LIBRARY = '''\
-# birdlib {version}, the library behind this notebook, as a wheel: a zip file of Python modules, written here as text.
-import base64, hashlib, pathlib, subprocess, sys, tempfile
-
-content = base64.b64decode("""
-{text}
-""")
-if hashlib.sha256(content).hexdigest() != "{digest}":
-    raise ValueError("the library in this cell is not whole: stage the notebook again")
-wheel = pathlib.Path(tempfile.mkdtemp()) / "{name}"
-wheel.write_bytes(content)
-install = "-m pip install --quiet --no-index --no-deps --force-reinstall --disable-pip-version-check"
-subprocess.run([sys.executable, *install.split(), "--root-user-action=ignore", str(wheel)], check=True)
-print("birdlib {version} installed, from this notebook")'''
 
 
 _REPORT = """\

@@ -111,6 +111,8 @@ def inspect(recordings: pd.DataFrame, data_dir: Path, config: Config) -> Recordi
         config.compute.file_time_limit_s,
         config.compute.workers,
         "looking at the files",
+        config.compute.cluster,
+        [folder],
     )
     for name, result in results:
         if isinstance(result, Failure):

@@ -1,47 +1,29 @@
 """Many files at once; one failed item is one row.
 
-Work runs in other processes, in batches, so that a file that kills its process (a decoder that crashes) or never
-comes back costs itself and nothing else. When a process dies, the batches that were under way are repeated, one item
-at a time in a process: what is good comes through, and the culprit alone is a `Failure`.
-
-The time limit is kept inside the working process, by the watchdog thread of `faulthandler`. That thread is written
-in C and needs no lock of the interpreter, so it ends the process even where C code hangs.
+Work runs in other processes (`birdlib.processes`), of this machine or of a cluster's workers (`birdlib.cluster`), in
+batches, so that a file that kills its process (a decoder that crashes) or never comes back costs itself and nothing
+else.
 """
 
 from __future__ import annotations
 
-import faulthandler
-import functools
-import os
-import re
-import threading
-import time
-from collections import deque
+import dataclasses
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Any, TextIO, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
-from joblib.externals.loky import ProcessPoolExecutor, cpu_count
-from joblib.externals.loky.backend.reduction import dumps, loads
+from joblib.externals.loky import cpu_count
 from tqdm.auto import tqdm
+
+from birdlib import cluster as clusters
+from birdlib import processes
+from birdlib.processes import Failure, Job
+
+__all__ = ["Failure", "map_files"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-_LARGEST_BATCH = 16
-# Each worker keeps one core busy: numeric libraries that start their own threads would only get in the way.
-_WORKER_ENVIRONMENT = {
-    f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "NUMBA")
-} | {"VECLIB_MAXIMUM_THREADS": "1", "PYTHONFAULTHANDLER": ""}  # empty: a death is told in its row, not on stderr
-
-
-@dataclass(frozen=True)
-class Failure:
-    """What came of an item in place of a result: the reason, one line."""
-
-    reason: str
 
 
 def map_files(
@@ -50,6 +32,8 @@ def map_files(
     time_limit_s: float,
     workers: int = 0,
     description: str | None = None,
+    cluster: str | None = None,
+    needs: Sequence[Path] = (),
 ) -> Iterator[tuple[Item, Result | Failure]]:
     """Do the same work on many files, in other processes.
 
@@ -63,9 +47,15 @@ def map_files(
     time_limit_s : float
         Seconds that `work` may take for one item.
     workers : int
-        Processes at once; 0: one a core. Also with 1 the work is done in another process.
+        Processes at once; 0: one a core. Also with 1 the work is done in another process. A cluster has its own.
     description : str or None
         The label of a progress bar; None: no bar.
+    cluster : str or None
+        The address of a Dask scheduler, such as ``tcp://10.0.0.1:8786``; None: this machine. Every thread of its
+        workers is given a process, and has the same rules; a worker that is lost has its batches done by others.
+    needs : sequence of paths
+        What every worker of a cluster has to see, under the same path as this machine: a missing share would look like
+        as many missing files.
 
     Yields
     ------
@@ -79,220 +69,49 @@ def map_files(
         If the time limit or the number of workers is out of range.
     TypeError
         If `work` cannot be pickled.
+    birdlib.cluster.ClusterError
+        If the cluster cannot be used, is lost, or does not see what the work needs.
     Exception
         As raised where an item cannot be pickled, or where `work` cannot be loaded in the other process.
 
     Notes
     -----
     Items go out only as results are taken, a few batches ahead, so a large input needs little memory. Closing the
-    iterator, or an exception or Ctrl-C while it is in use, ends the processes at once.
+    iterator, or an exception or Ctrl-C while it is in use, ends the processes at once; those of a cluster finish the
+    batch that they have.
     """
     if not time_limit_s > 0 or workers < 0:
         raise ValueError(f"time_limit_s={time_limit_s} must be above 0, workers={workers} not under 0")
     try:
-        pickled = bytes(dumps(work))
+        pickled = bytes(processes.dumps(work))
     except Exception as error:
-        raise TypeError(f"the work cannot be sent to another process: {_reason(error)}") from error
+        raise TypeError(f"the work cannot be sent to another process: {processes.why(error)}") from error
     workers = max(1, min(workers or cpu_count(), len(items)))
-    return _with_progress(_Job(pickled, list(items), time_limit_s, workers), description)
+    job = Job(pickled, list(items), time_limit_s, workers)
+    outcomes = _on_cluster(job, cluster, needs) if cluster and job.items else processes.outcomes(job)
+    return _with_progress(job.items, outcomes, description)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What to do, on what, and within which bounds; `work` is pickled once for all batches."""
-
-    work: bytes
-    items: list[Any]
-    time_limit_s: float
-    workers: int
-
-    def batches(self) -> Iterator[range]:
-        """The items' indices, cut so that every worker gets several turns."""
-        size = max(1, min(_LARGEST_BATCH, len(self.items) // (4 * self.workers)))
-        return (range(len(self.items))[start : start + size] for start in range(0, len(self.items), size))
-
-    def submit(self, pool: ProcessPoolExecutor, batch: Sequence[int]) -> Future:
-        items = [self.items[index] for index in batch]
-        try:
-            return pool.submit(_run_batch, self.work, items, self.time_limit_s)
-        except BrokenExecutor as error:  # it broke since the last look: this batch is then repeated as well
-            future: Future = Future()
-            future.set_exception(error)
-            return future
+def _on_cluster(job: Job, address: str, needs: Sequence[Path]) -> Generator[tuple[int, Any], None, None]:
+    with clusters.connected(address) as client:
+        job = dataclasses.replace(job, workers=clusters.ready(client))
+        calls = (
+            (batch, (job.work, bytes(processes.dumps([job.items[index] for index in batch])), job.time_limit_s))
+            for batch in job.batches()
+        )
+        with closing(clusters.results(client, processes.in_kept_process, calls, needs)) as found:
+            for batch, outcomes in found:
+                yield from zip(batch, outcomes, strict=True)
 
 
-def _with_progress(job: _Job, description: str | None) -> Generator[tuple[Any, Any], None, None]:
+def _with_progress(
+    items: list[Any], outcomes: Generator[tuple[int, Any], None, None], description: str | None
+) -> Generator[tuple[Any, Any], None, None]:
     hidden = description is None
     with (
-        closing(_map(job)) as outcomes,
-        tqdm(total=len(job.items), desc=description, unit="file", mininterval=1.0, disable=hidden) as bar,
+        closing(outcomes),
+        tqdm(total=len(items), desc=description, unit="file", mininterval=1.0, disable=hidden) as bar,
     ):
         for index, outcome in outcomes:
             bar.update()
-            yield job.items[index], outcome
-
-
-def _map(job: _Job) -> Generator[tuple[int, Any], None, None]:
-    """All items in batches, with two batches a worker under way, so that it is known what a death may have cost."""
-    batches = job.batches()
-    under_way: dict[Future, range] = {}
-    pool = _pool(job.workers)
-    try:
-        while True:
-            while len(under_way) < 2 * job.workers and (batch := next(batches, None)):
-                under_way[job.submit(pool, batch)] = batch
-            if not under_way:
-                return
-            done = wait(under_way, return_when=FIRST_COMPLETED).done
-            if any(isinstance(future.exception(), BrokenExecutor) for future in done):
-                done = wait(under_way).done  # a broken pool ends all of them; some may have got their result before
-                _end(pool)
-            lost: list[int] = []
-            for future in done:
-                batch = under_way.pop(future)
-                if isinstance(future.exception(), BrokenExecutor):
-                    lost += batch
-                else:
-                    yield from zip(batch, map(_opened, future.result()), strict=True)
-            if lost:
-                yield from _map_alone(job, sorted(lost))
-                pool = _pool(job.workers)
-    finally:
-        _end(pool)
-
-
-class _Lane:
-    """A process of its own that takes one item at a time; `index` is the present one."""
-
-    def __init__(self, job: _Job, index: int) -> None:
-        self.job, self.index, self.taken = job, index, 0
-        self.pool = _pool(1)
-        # The work first, alone: importing what it needs is not the first item's time.
-        self.future = self.pool.submit(_load, job.work)
-
-    def take(self, index: int) -> None:
-        self.index, self.taken = index, self.taken + 1
-        self.times = times = [time.monotonic()]
-        self.future = self.job.submit(self.pool, [index])
-        # Noted at the event: the loop that looks at it may be waiting for whoever takes the results.
-        self.future.add_done_callback(lambda _: times.append(time.monotonic()))
-
-    def died(self) -> bool:
-        return isinstance(self.future.exception(), BrokenExecutor)
-
-    def late(self) -> bool:
-        started, *ended = (*self.times, time.monotonic())  # without a note, the event is only just past
-        return ended[0] - started >= self.job.time_limit_s
-
-    def outcome(self) -> Any:
-        if not self.died():
-            return _opened(self.future.result()[0])
-        if self.late():
-            return Failure(f"took longer than {self.job.time_limit_s:g} s")
-        return Failure(f"the process that read it died{_exit_code(self.future.exception())}")
-
-
-def _map_alone(job: _Job, indices: Sequence[int]) -> Generator[tuple[int, Any], None, None]:
-    """One item at a time in a process, a few processes at once.
-
-    An item whose process dies is tried again in a fresh one, if others went through that process before: the damage
-    may be theirs. What dies as the first in its process, or takes too long in any, is the culprit.
-    """
-    waiting, doubtful, lanes = deque(indices), deque[int](), list[_Lane]()
-    try:
-        while waiting or doubtful or lanes:
-            while (waiting or doubtful) and len(lanes) < job.workers:
-                lanes.append(_Lane(job, (doubtful or waiting).popleft()))
-            wait([lane.future for lane in lanes], return_when=FIRST_COMPLETED)
-            for lane in [lane for lane in lanes if lane.future.done()]:
-                if not lane.taken:
-                    lane.future.result()  # raises what kept the work from being loaded
-                    lane.take(lane.index)
-                    continue
-                index, died, outcome = lane.index, lane.died(), lane.outcome()
-                unsure = died and not lane.late() and lane.taken > 1
-                if waiting and not died:
-                    lane.take(waiting.popleft())
-                else:
-                    lanes.remove(lane)
-                    _end(lane.pool)
-                if unsure:
-                    doubtful.append(index)
-                else:
-                    yield index, outcome
-    finally:
-        for lane in lanes:
-            _end(lane.pool)
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, initializer=_end_with, initargs=(os.getpid(),), env=_WORKER_ENVIRONMENT)
-
-
-def _end(pool: ProcessPoolExecutor) -> None:
-    pool.shutdown(wait=True, kill_workers=True)
-
-
-def _opened(outcome: bytes | Failure) -> Any:
-    if isinstance(outcome, Failure):
-        return outcome
-    try:
-        return loads(outcome)
-    except Exception as error:
-        return Failure(f"its result cannot be read back: {_reason(error)}")
-
-
-def _exit_code(error: BaseException) -> str:
-    """What the pool says of how its process ended; it gives that in words only, and not on every system."""
-    if not (found := re.search(r"exit codes of the workers are \{(\w+)\((-?\d+)\)", str(error))):
-        return ""
-    name, code = found[1], int(found[2])
-    return f" (signal {-code}: {name})" if code < 0 else f" (exit code {code})"
-
-
-# ---- in the working process
-
-
-def _end_with(parent: int) -> None:
-    """Do not outlive a parent that was killed: the pool's processes would wait for it for ever."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _run_batch(pickled: bytes, items: list[Any], time_limit_s: float) -> list[bytes | Failure]:
-    work = _load(pickled)
-    return [_run(work, item, time_limit_s) for item in items]
-
-
-def _run(work: Callable[[Any], Any], item: Any, time_limit_s: float) -> bytes | Failure:
-    """The pickled result: pickled here and item by item, so that one which cannot be is known by its item."""
-    faulthandler.dump_traceback_later(time_limit_s, exit=True, file=_nowhere())
-    try:
-        return bytes(dumps(work(item)))
-    except (Exception, SystemExit) as error:
-        return Failure(_reason(error))
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-
-
-@functools.lru_cache(maxsize=1)
-def _load(pickled: bytes) -> Callable[[Any], Any]:
-    return loads(pickled)
-
-
-@functools.cache
-def _nowhere() -> TextIO:
-    return open(os.devnull, "w")
-
-
-def _reason(error: BaseException) -> str:
-    """One line. The library's own errors are written to be read; others need their type to be understood."""
-    message = " ".join(str(error).split())
-    if type(error).__module__.split(".")[0] == __package__ and message:
-        return message
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+            yield items[index], processes.opened(outcome)

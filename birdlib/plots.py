@@ -1,8 +1,8 @@
 """Every figure of the series, each a function: data in, matplotlib figure out.
 
 A figure belongs to its caller: it needs no closing, and as a notebook cell's last expression it shows itself. The
-functions live in `plots_data`, `plots_chunks`, `plots_sound`, `plots_training`, `plots_results` and `plots_scores`, in
-the one style of `plots_style`; this is where they are called from.
+functions live in `plots_data`, `plots_chunks`, `plots_sound`, `plots_training`, `plots_results`, `plots_scores` and
+`plots_tuning`, in the one style of `plots_style`; this is where they are called from.
 """
 
 from birdlib.plots_chunks import chunk_counts, cut, dropped_by_measure, energies, epoch_balance, fold_sides
@@ -12,6 +12,7 @@ from birdlib.plots_scores import reliability, with_intervals
 from birdlib.plots_sound import images, sounds, thumbnail
 from birdlib.plots_style import Figure
 from birdlib.plots_training import curves, folds, learning_rate, side_by_side, whole_run
+from birdlib.plots_tuning import importance, trials, tried
 
 __all__ = [
     "Figure",
@@ -28,6 +29,7 @@ __all__ = [
     "fold_sides",
     "folds",
     "images",
+    "importance",
     "learning_rate",
     "lengths",
     "per_class",
@@ -39,6 +41,8 @@ __all__ = [
     "sounds",
     "thumbnail",
     "timeline",
+    "trials",
+    "tried",
     "whole_run",
     "with_intervals",
 ]

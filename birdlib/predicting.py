@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -51,6 +52,7 @@ class Options:
     sample : the ``sample_submission.csv`` whose columns a submission takes; None: the one beside the recordings.
     budget_minutes : stop hearing then; a submission is filled up with class priors. None: go on to the end.
     workers : processes (0: one a core); it changes the speed and nothing else.
+    cluster : the address of a Dask scheduler, whose workers then hear (`birdlib.parallel`).
     runtime : "auto", "openvino", "onnxruntime"; or "keras", of run folders.
     """
 
@@ -62,6 +64,7 @@ class Options:
     budget_minutes: float | None = None
     workers: int = 0
     runtime: str = "auto"
+    cluster: str | None = None
 
 
 class Summary(NamedTuple):
@@ -155,7 +158,8 @@ def predict(paths: Sequence[Path], models: Sequence[Path], out: Path, config: Co
     failed, reached = _hear_all(job, left, out, options, opened, until)
     kept.write_errors(out, failed)
     unreached = [one for one in left if one.name not in reached]
-    heard = {one.name: kept.read(out, one) for one in asked if one.name not in failed and one not in unreached}
+    missing = set(failed) | {one.name for one in unreached}
+    heard = kept.Kept(out, [one for one in asked if one.name not in missing])
     filled, unknown, written = _write(asked, heard, out, opened[0], config, options, paths)
     return Summary(
         runtime=runtime,
@@ -215,10 +219,15 @@ def _hear_all(
     # Keras shares its work out to all cores by itself; other runtimes do better with a core a recording.
     most = 1 if any(one.about["format"] == "keras" for one in opened) else options.workers or cpu_count()
     workers = min(most, len(left))
-    work = functools.partial(_hear, job._replace(threads=max(1, cpu_count() // workers)))
+    threads = 1 if options.cluster else max(1, cpu_count() // workers)
+    # Other processes may stand in another folder.
+    job = job._replace(threads=threads, models=tuple(model.absolute() for model in job.models))
+    left = [one._replace(path=one.path.absolute()) for one in left]
+    needs = [*job.models, Path(os.path.commonpath([one.path.parent for one in left]))] if options.cluster else []
     # The longest first, so that no core waits for one at the end.
     order = sorted(left, key=lambda one: -one.path.stat().st_size)
-    results = map_files(work, order, _time_limit_s(left, job.config), workers)
+    work, limit_s = functools.partial(_hear, job), _time_limit_s(left, job.config)
+    results = map_files(work, order, limit_s, workers, cluster=options.cluster, needs=needs)
     with closing(results), tqdm(total=len(left), desc="hearing", unit="file", mininterval=1.0) as bar:
         for recording, result in results:
             bar.update()
@@ -263,14 +272,14 @@ def duration_s(path: Path, otherwise: float) -> float:
 def _write(asked, heard, out, model, config, options, paths) -> tuple[int, list[str], Path]:
     if options.format == "submission":
         return _write_submission(asked, heard, out, model, config, options, paths)
-    tables = [
+    tables = (
         detections.table(name, one.values, config.chunks.length_s, one.duration_s, model.species, options.choice)
         for name, one in heard.items()
-    ]
+    )
     if options.format == "table":
         path = out / ("table.parquet" if options.parquet else "table.csv")
         nothing = detections.table("", np.zeros((0, len(model.species))), 1.0, 0.0, model.species, options.choice)
-        formats.write_table(pd.concat([nothing, *tables], ignore_index=True) if tables else nothing, path)
+        formats.write_table(pd.concat([nothing, *tables], ignore_index=True) if heard else nothing, path)
         return 0, [], path
     for name, table in zip(heard, tables, strict=True):
         if options.format == "raven":
@@ -284,11 +293,11 @@ def _write_submission(asked, heard, out, model, config, options, paths) -> tuple
     labels = model.species["primary_label"].tolist()
     share = model.species["share"].to_numpy(np.float32)
     tables, filled = [], 0
-    for one in asked:
+    for one, length_s in zip(asked, _lengths_s(asked, heard), strict=True):
         if one.name in heard:
             values = heard[one.name].values
         else:
-            samples = round(duration_s(one.path, 0.0) * config.audio.sample_rate_hz)
+            samples = round(length_s * config.audio.sample_rate_hz)
             values = np.tile(share, (soundscapes.count(samples, config.chunk_samples, config), 1))
             filled += len(values)
         tables.append(soundscapes.rows(one.path, values, labels, config))
@@ -297,6 +306,14 @@ def _write_submission(asked, heard, out, model, config, options, paths) -> tuple
     with replacing(out / "submission.csv") as aside:
         table.to_csv(aside, index=False)
     return filled, unknown, out / "submission.csv"
+
+
+def _lengths_s(asked: list[Recording], heard: dict[str, Heard]) -> list[float]:
+    """How long each recording is; one that cannot be read is taken to be as long as most, as a submission wants rows
+    of it too."""
+    found = [heard[one.name].duration_s if one.name in heard else duration_s(one.path, math.nan) for one in asked]
+    lengths = pd.Series(found)
+    return lengths.fillna(lengths.median()).fillna(0.0).tolist()
 
 
 def _beside(path: Path) -> Path:

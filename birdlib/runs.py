@@ -26,6 +26,7 @@ from birdlib.stages import (
     record,
     record_path,
     settings,
+    since,
     stage,
     upstream,
 )
@@ -85,7 +86,7 @@ class Run:
 
     def save_figure(self, figure: Figure, name: str) -> Figure:
         """Keeps `figure` as ``figures/<stage number>_<name>.png`` and hands it back, so that a cell can show it."""
-        path = self.dir / "figures" / f"{self.stage.name[:2]}_{name}.png"
+        path = self.dir / "figures" / f"{self.stage.name.partition('_')[0]}_{name}.png"
         with replacing(path) as aside:
             figure.savefig(aside, bbox_inches="tight")
         return figure
@@ -189,11 +190,11 @@ def open_run(
         for settings that do not hold.
     """
     parameters.refuse_unknown()
-    this = stage(stage_name)
+    this = stage(stage_name, appendices=True)
     folder = Path(str(run_dir or default_dir(config))).expanduser().absolute()  # papermill reads "2024" as a number
     taken = lock(folder, this.name)
     try:
-        settled = settle(folder, config, data_dir, overrides, redo=STAGES[STAGES.index(this) :])
+        settled = settle(folder, config, data_dir, overrides, redo=since(this))
         require_inputs(this, settled, folder)
         keep_settings(folder, settled)
         # From here on its files may be of two makes, until it finishes.

@@ -14,9 +14,9 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from birdlib import augment, competition, deadline, metadata, report, runs
+from birdlib import augment, cluster, competition, deadline, metadata, report, runs
 from birdlib.config import Config
-from birdlib.stages import STAGES, RunError, Stage, notebook, stage
+from birdlib.stages import STAGES, RunError, Stage, notebook, since, stage
 
 try:
     import papermill
@@ -101,6 +101,9 @@ def run(
 def _check_early(settings: Config) -> None:
     """Raises now what would stop a notebook minutes later."""
     augment.Chain(settings)  # audiomentations may be missing
+    if settings.compute.cluster:
+        with cluster.connected(settings.compute.cluster):
+            pass
     if settings.compute.tensorboard and not importlib.util.find_spec("tensorboard"):
         raise RunError("compute.tensorboard: tensorboard is not installed: pip install 'birdlib[tensorboard]'")
     weights = settings.model.weights
@@ -131,8 +134,8 @@ def _chosen(first: str | None, only: str | None, last: str | None) -> tuple[tupl
     if first and only:
         raise RunError("give --from or --only, not both")
     if only:
-        one = stage(only)
-        return (one,), STAGES[STAGES.index(one) :]
+        one = stage(only, appendices=True)
+        return (one,), since(one)
     until = STAGES.index(stage(last)) + 1 if last else len(STAGES)
     if first:
         begin = STAGES.index(stage(first))

@@ -8,6 +8,7 @@ Units are in the names: ``_s`` seconds, ``_hz`` hertz, ``_db`` decibels. `birdli
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,8 @@ from pydantic import Field, field_validator, model_validator
 
 from birdlib.settings_augmentation import Augmentation
 from birdlib.settings_section import Count, Positive, Section
+from birdlib.settings_tuning import SAMPLE as SAMPLE_TUNING
+from birdlib.settings_tuning import Tuning
 
 __all__ = ["PRESETS", "Augmentation", "Config", "Section"]
 
@@ -213,16 +216,26 @@ class Compute(Section):
     mixed precision on a GPU (bfloat16 from compute capability 8.0 on, else float16 with a scaled loss) and on a TPU,
     and in float32 on a CPU; images and probabilities are float32 in any case, and so is what is saved. ``devices``
     "all" shares each training batch out to all GPUs, or TPU cores, that the backend sees, but under torch, which uses
-    one. ``tensorboard`` writes each epoch's numbers into the run folder's ``tensorboard`` (``tensorboard --logdir``).
+    one. ``cluster`` is the address of a Dask scheduler (``tcp://10.0.0.1:8786``), whose workers then look at files,
+    cut, store and hear them; they see the same folders (docs/scaling.md). ``tensorboard`` writes each epoch's numbers
+    into the run folder's ``tensorboard`` (``tensorboard --logdir``).
     """
 
     workers: Annotated[int, Field(ge=0)] = 0
+    cluster: str | None = None
     file_time_limit_s: Positive = 120.0
     predict_batch_size: Count = 64
     jit: Literal["auto", "on", "off"] = "auto"
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     devices: Literal["all", "one"] = "all"
     tensorboard: bool = False
+
+    @field_validator("cluster")
+    @classmethod
+    def _an_address(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"(tcp|tls|ws|wss)://\S+:\d+", value):
+            raise ValueError("the address of a Dask scheduler, such as tcp://10.0.0.1:8786")
+        return value
 
 
 class Config(Section):
@@ -245,6 +258,7 @@ class Config(Section):
     soundscapes: Soundscapes = Soundscapes()
     sources: Sources = Sources()
     compute: Compute = Compute()
+    tuning: Tuning = Tuning()
     folds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -320,5 +334,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "phase_2.learning_rate": 3e-4,
         "phase_2.batch_size": 16,
         "phase_2.epochs": 5,
+        **SAMPLE_TUNING,
     },
 }

@@ -123,6 +123,8 @@ def fill(store: Store, table: pd.DataFrame, lengths: pd.Series, data_dir: Path, 
             config.compute.file_time_limit_s,
             config.compute.workers,
             "filling the pcm store" if missing else None,
+            config.compute.cluster,
+            [data_dir / "train_audio", store.folder],
         ):
             errors += [result.reason] if isinstance(result, Failure) else [result] if result else []
         store.tell(errors)

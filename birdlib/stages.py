@@ -119,20 +119,56 @@ STAGES = (
         writes=("tables/predictions.parquet", "submission.csv", "metrics/06_testing.json"),
     ),
 )
+# Notebooks beside the series, which run where they are asked for, and after which nothing comes.
+APPENDICES = (
+    Stage(
+        "appendix_tuning",
+        sections=(
+            *_IMAGES,
+            "batches",
+            "augmentation",
+            "model",
+            "loss",
+            "phase_1",
+            "phase_2",
+            "tuning",
+            "folds",
+            "seed",
+        ),
+        reads=(
+            "tables/recordings.parquet",
+            "tables/audio.parquet",
+            "tables/chunks.parquet",
+            "tables/splits.parquet",
+        ),
+        writes=(
+            "tuning/best.yaml",
+            "tuning/trials_1.csv",
+            "tuning/trials_2.csv",
+            "metrics/appendix_tuning.json",
+        ),
+    ),
+)
 
 
-def stage(name: str) -> Stage:
-    """The stage of this name, or of its number ("03" is 03_augmentation).
+def stage(name: str, appendices: bool = False) -> Stage:
+    """The stage of this name, or of its number ("03" is 03_augmentation); with `appendices`, also one of theirs.
 
     Raises
     ------
     RunError
         if there is none; the message lists them.
     """
-    found = [one for one in STAGES if one.name == name or one.name.split("_")[0] == str(name).zfill(2)]
+    known = STAGES + APPENDICES if appendices else STAGES
+    found = [one for one in known if one.name == name or one.name.split("_")[0] == str(name).zfill(2)]
     if not found:
-        raise RunError(f"there is no stage {name!r}; the stages are {', '.join(one.name for one in STAGES)}")
+        raise RunError(f"there is no stage {name!r}; the stages are {', '.join(one.name for one in known)}")
     return found[0]
+
+
+def since(this: Stage) -> tuple[Stage, ...]:
+    """A stage and those after it."""
+    return STAGES[STAGES.index(this) :] if this in STAGES else (this,)
 
 
 def notebook(name: str) -> Path:

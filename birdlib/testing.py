@@ -14,6 +14,7 @@ from birdlib.plots_style import plural
 from birdlib.standins import Noted, Readable
 
 if TYPE_CHECKING:
+    from birdlib.calibration import Activation
     from birdlib.classifier import Classifier
     from birdlib.config import Config
     from birdlib.runs import Run
@@ -29,7 +30,8 @@ class Result(NamedTuple):
     kept), silent ones included; ``truth`` int64 (chunks,) and ``probabilities`` float32 (chunks, classes), the mean
     over the folds, are in its order; so is ``tempered``, the mean of what the folds say at their ``temperatures``
     (`birdlib.calibration`). ``predictions`` is the predictions table, of kept chunks. ``broken`` are recordings that
-    could not be read any more (filename -> reason); none of their chunks is in the tables.
+    could not be read any more (filename -> reason); none of their chunks is in the tables. ``activation`` is that of
+    the classifiers' last layer.
     """
 
     labels: list[str]
@@ -41,6 +43,7 @@ class Result(NamedTuple):
     broken: dict[str, str]
     temperatures: dict[int, float]
     tempered: np.ndarray
+    activation: Activation
 
     @property
     def kept(self) -> np.ndarray:
@@ -92,7 +95,8 @@ def test(run: Run, models: dict[int, Classifier]) -> Result:
     truth = pd.Index(labels).get_indexer(held_out["primary_label"])
     heated = np.mean([_tempered(by_fold[fold], temperatures[fold], run.config) for fold in models], axis=0)
     every_row = pd.concat(tables, ignore_index=True)
-    return Result(labels, held_out, truth, mean, every_row, by_fold, source.broken, temperatures, heated)
+    activation = run.config.loss.activation
+    return Result(labels, held_out, truth, mean, every_row, by_fold, source.broken, temperatures, heated, activation)
 
 
 def scores(
@@ -104,8 +108,7 @@ def scores(
     always naming the test's commonest species. Intervals resample the split's own groups.
     """
     kept, labels = result.kept, result.labels
-    truth, probabilities = result.truth[kept], result.probabilities[kept]
-    groups = result.chunks["group"].to_numpy()[kept]
+    truth = result.truth[kept]
     missing = sorted(set(labels) - set(result.chunks["primary_label"]))
     return {
         "on": on,
@@ -118,7 +121,7 @@ def scores(
         "classes_without_test": missing,
         "with_silent_chunks": _headline(result, np.ones_like(kept), result.probabilities, seed),
         "folds": {str(fold): _headline(result, kept, values, None) for fold, values in result.by_fold.items()},
-        **{name: _trait(truth, probabilities, traits[name], groups, seed) for name in traits.columns},
+        **{name: _trait(result, traits[name], seed) for name in traits.columns},
     }
 
 
@@ -248,11 +251,11 @@ def _calibration(result: Result) -> dict[str, Any]:
     }
 
 
-def _trait(
-    truth: np.ndarray, probabilities: np.ndarray, of_class: pd.Series, groups: np.ndarray, seed: int
-) -> dict[str, Any]:
+def _trait(result: Result, of_class: pd.Series, seed: int) -> dict[str, Any]:
     """A trait's scores as plain numbers, with their intervals and the species that have no entry."""
-    score = evaluation.trait(truth, probabilities, of_class, groups, seed)
+    kept, groups = result.kept, result.chunks["group"].to_numpy()[result.kept]
+    truth, probabilities = result.truth[kept], result.probabilities[kept]
+    score = evaluation.trait(truth, probabilities, of_class, groups, seed, result.activation)
     return {
         "roc_auc": score.roc_auc.value,
         "average_precision": score.average_precision.value,

@@ -98,14 +98,15 @@ def _phase_1(run: Run, fold: int) -> dict[str, Any]:
 
 
 def _phase_2(run: Run, fold: int) -> dict[str, Any]:
-    data = fold_of(run, fold)
+    data, first = fold_of(run, fold), run.path(f"models/phase_1_fold_{fold}.keras")
+    return _phase(run, lambda: thawed(first), data, 2, fold)
 
-    def thawed() -> keras.Model:
-        model = models.load(run.path(f"models/phase_1_fold_{fold}.keras"))
-        models.freeze_backbone(model, False)
-        return model
 
-    return _phase(run, thawed, data, 2, fold)
+def thawed(path: Path) -> keras.Model:
+    """Phase I's classifier, all of it to be trained."""
+    model = models.load(path)
+    models.freeze_backbone(model, False)
+    return model
 
 
 def _phase(run: Run, begin: Callable[[], keras.Model], data: Fold, number: int, fold: int) -> dict[str, Any]:
@@ -114,9 +115,8 @@ def _phase(run: Run, begin: Callable[[], keras.Model], data: Fold, number: int, 
     source, kept = Noted(sources.open_source(run)), _kept(run, name)
     settings = getattr(run.config, f"phase_{number}")
     with runs.replacing(run.path(f"models/{name}.keras")) as best:
-        # Phase II's epochs go on where phase I's could have ended, so that it is shown other chunks.
-        first = run.config.phase_1.epochs if number == 2 else 0
-        keras.utils.set_random_seed(_keras_seed(run.config, number, fold))
+        first = first_epoch(run.config, number)
+        keras.utils.set_random_seed(keras_seed(run.config, number, fold))
         limit_s = deadline.allowance_s(run.stage.name, f"fold_{fold}", run.config)
         with device.spread(run.config):
             model, title = begin(), f"phase_{number}, fold {fold}"
@@ -141,6 +141,11 @@ def _phase(run: Run, begin: Callable[[], keras.Model], data: Fold, number: int, 
     run.keep_part(f"fold_{fold}", result)
     shutil.rmtree(kept.folder, ignore_errors=True)
     return result
+
+
+def first_epoch(config: Config, phase: int) -> int:
+    """Phase II's epochs go on where phase I's could have ended, so that it is shown other chunks."""
+    return config.phase_1.epochs if phase == 2 else 0
 
 
 def _kept(run: Run, name: str) -> Epochs:
@@ -321,7 +326,7 @@ def _compared(run: Run, name: str, own: Model) -> pd.DataFrame:
         settings = run.config.phase_1.model_copy(update={"epochs": run.config.comparison.epochs, "feature_views": 0})
         config = run.config.model_copy(update={"model": own, "phase_1": settings})
         data = fold_of(run, fold, config)
-        keras.utils.set_random_seed(_keras_seed(config, 1, fold))
+        keras.utils.set_random_seed(keras_seed(config, 1, fold))
         source = Noted(sources.open_source(run))
         with tempfile.TemporaryDirectory() as folder, device.spread(config):
             model = models.build(config, len(data.labels))
@@ -333,5 +338,6 @@ def _compared(run: Run, name: str, own: Model) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
-def _keras_seed(config: Config, phase: int, fold: int) -> int:
+def keras_seed(config: Config, phase: int, fold: int) -> int:
+    """What Keras' own draws of a training, such as the first weights, begin with."""
     return int(chance.rng(config.seed, "keras", phase, fold).integers(2**31))

@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 import birdlib
-from birdlib.stages import STAGES, notebook
+from birdlib.stages import APPENDICES, STAGES, notebook
 
 KERNEL = "kaggle-metadata.json"
 _DATE = (1980, 1, 1, 0, 0, 0)  # the zip format's first day
@@ -65,7 +65,7 @@ def _files() -> dict[str, bytes]:
     package = Path(birdlib.__file__).parent
     inside = sorted(path for path in package.glob("*") if path.suffix in {".py", ".csv", ".html", ".css", ".js"})
     files = {f"birdlib/{path.name}": path.read_bytes() for path in inside}
-    files |= {f"birdlib/notebooks/{one.name}.ipynb": notebook(one.name).read_bytes() for one in STAGES}
+    files |= {f"birdlib/notebooks/{one.name}.ipynb": notebook(one.name).read_bytes() for one in STAGES + APPENDICES}
     files[f"birdlib/{KERNEL}"] = kernel_metadata().read_bytes()
     return files | _about()
 

@@ -31,6 +31,11 @@ def replacing(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def is_aside(path: Path) -> bool:
+    """Whether it is what a writer leaves aside that was killed."""
+    return path.name.startswith(_ASIDE)
+
+
 def sweep(folder: Path) -> None:
     """Takes away what writers that were killed have left aside, anywhere below a folder that nobody else writes to."""
     for left in list(folder.rglob(f"{_ASIDE}*")):

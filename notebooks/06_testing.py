@@ -169,7 +169,8 @@ Markdown(f"""The two are apart by **{error["expected_error"]:.1%} on average as 
 # %% [markdown]
 # ## Endangered? Nocturnal?
 #
-# The probability of a group of species is the sum of theirs. Such groups tend to be rare, and then the average
+# The probability of a group of species is the sum of theirs (or, where the setting `loss` has each judged by itself,
+# that of any of them being there). Such groups tend to be rare, and then the average
 # precision says more than an accuracy would: by chance it would be the share of positives. With few recordings of them,
 # the intervals are wide; species without an entry are left out.
 

@@ -1,6 +1,7 @@
 """What the tests share: sounds as files, a tiny data folder in the layout of BirdCLEF, and real data where there is."""
 
 import importlib.metadata
+from collections.abc import Sequence
 from pathlib import Path
 
 import hypothesis
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from birdlib import chunks, metadata, runs, splits, stages
+from birdlib import chunks, exported, metadata, runs, splits, stages
 from birdlib import config as configs
 
 hypothesis.settings.register_profile("birdlib", deadline=None)  # a busy machine is no failure
@@ -125,6 +126,27 @@ def _write_tables(folder: Path) -> None:
     traits.to_csv(folder / "traits.csv", index=False)
     rows = [{"row_id": f"soundscape_1_{end}"} | dict.fromkeys(TINY_LABELS, 0.25) for end in (5, 10)]
     pd.DataFrame(rows).to_csv(folder / "sample_submission.csv", index=False)
+
+
+def save_export(folder: Path, config: configs.Config, labels: Sequence[str]) -> Path:
+    """An exported folder whose probability of a class is how bright its share of the mel bands is."""
+    import openvino
+
+    ops, (bands, frames, channels) = openvino.opset13, config.image_shape
+    weights = np.zeros((bands, len(labels)), np.float32)
+    for place, part in enumerate(np.array_split(np.arange(bands), len(labels))):
+        weights[part, place] = 1 / len(part)
+    image = ops.parameter([1, bands, frames, channels], np.float32)
+    brightness = ops.reduce_mean(ops.divide(image, np.float32(255)), np.array([2, 3]), False)
+    said = ops.matmul(brightness, weights, False, False)
+    folder.mkdir(parents=True, exist_ok=True)
+    openvino.save_model(openvino.Model([said, brightness], [image]), folder / "model_0.xml", False)
+    names = {name: [f"{name} of {label}" for label in labels] for name in ("common_name", "scientific_name")}
+    shares = np.arange(len(labels), 0, -1) / np.arange(len(labels) + 1).sum()
+    about = {"format": "openvino", "precision": "f32", "models": ["model_0.xml"], "made_from": {"0": "x"}}
+    about |= {"temperatures": [1.0], "activation": "sigmoid"}
+    exported.write(folder, about, config, pd.DataFrame({"primary_label": labels, **names, "share": shares}))
+    return folder
 
 
 @pytest.fixture(scope="session")

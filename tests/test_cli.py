@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -266,6 +268,54 @@ def test_being_stopped_by_hand_says_how_to_go_on(call, monkeypatch):
     status, _, error = call("run")
     assert status == 130
     assert error.startswith("birdlib: stopped; the same command goes on")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "module"),
+    [
+        (["run"], "series.run"),
+        (["run", "--sweep", "seed=1", "--sweep", "seed=2"], "sweeps.run"),
+        (["predict", ".", "--model", "m", "--out", "o", "--runtime", "keras"], "predicting.predict"),
+        (["export", "--run-dir", "r", "--out", "o"], "export.export"),
+        (["check", "."], "check.check"),
+    ],
+)
+def test_sigterm_is_an_interruption_with_its_own_status(arguments, module, call, monkeypatch):
+    def killed(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(f"birdlib.{module}", killed)
+    monkeypatch.setattr("birdlib.predicting.together", lambda *_: None)
+    status, _, error = call(*arguments)
+    assert status == 143
+    assert error.startswith("birdlib: stopped; ")
+    assert len(error.splitlines()) == 1
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_cluster_reaches_all_that_may_work_on_it(call, monkeypatch):
+    from birdlib import check, predicting, series
+
+    seen, address = [], "tcp://127.0.0.1:1"
+    monkeypatch.setattr(predicting, "together", lambda *_: None)
+    for module, name in ((series, "run"), (predicting, "predict"), (check, "check")):
+        monkeypatch.setattr(module, name, lambda *arguments: seen.append(arguments) or 1 / 0)
+    for arguments in (["run"], ["predict", ".", "--model", "m", "--out", "o", "--runtime", "keras"]):
+        with pytest.raises(ZeroDivisionError):
+            call(*arguments, "--cluster", address)
+    assert call("check", ".", "--cluster", address)[0] == 2
+    assert seen[0][3] == {"compute.cluster": address}
+    assert seen[1][-1].cluster == seen[2][1].compute.cluster == address
+
+
+def test_a_cluster_that_does_not_answer_is_one_line(refused, data, tmp_path, monkeypatch):
+    pytest.importorskip("distributed", reason="birdlib[cluster] is not installed")
+    monkeypatch.setattr("birdlib.cluster.ANSWER_S", 1.0)
+    line = refused("run", "--data-dir", data, "--run-dir", tmp_path / "run", "--cluster", "tcp://127.0.0.1:1")
+    assert line.startswith("no Dask scheduler answers at tcp://127.0.0.1:1 (")
+    assert "start one (dask scheduler)" in line
 
 
 # --- exporting and predicting ----------------------------------------------------------------------------------------

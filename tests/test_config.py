@@ -6,6 +6,7 @@ import yaml
 
 from birdlib import config as configs
 from birdlib.config import ConfigError
+from birdlib.settings_tuning import Range
 
 
 def value(config, key):
@@ -171,13 +172,92 @@ def test_dump_and_load_give_the_same_tree(preset, tmp_path):
 
 
 def test_dump_holds_every_key():
-    tree = yaml.safe_load(configs.dump(configs.load("sample")))
+    tree, known = yaml.safe_load(configs.dump(configs.load("sample"))), configs.keys()
 
     def dotted(branch, prefix=""):
         for name, inner in branch.items():
-            yield from dotted(inner, f"{prefix}{name}.") if isinstance(inner, dict) else [prefix + name]
+            section = isinstance(inner, dict) and prefix + name not in known
+            yield from dotted(inner, f"{prefix}{name}.") if section else [prefix + name]
 
-    assert list(dotted(tree)) == ["base", *configs.keys()]
+    assert list(dotted(tree)) == ["base", *known]
+
+
+# ---- what is searched by the tuning
+
+
+@pytest.mark.parametrize("name", ["sample", "paper"])
+def test_the_presets_spaces_hold_values_of_their_keys_and_the_preset_itself(name):
+    config = configs.load(name)
+    for stage in (1, 2):
+        for key, values in configs.space(config, stage).items():
+            now = configs.value(config, key)
+            assert values.low <= now <= values.high if isinstance(values, Range) else now in values, key
+
+
+def test_the_papers_grid_is_the_preset():
+    space = configs.space(configs.load("paper"), 1)
+    assert space["batches.threshold"] == (32, 64, 128, 256)
+    assert space["model.dropout"] == (0.3, 0.5)
+    assert {"phase_1.learning_rate", "phase_1.plateau_patience", "phase_1.batch_size"} < space.keys()
+    assert {"augmentation.strength", "model.hidden"} < space.keys()
+
+
+def test_a_space_is_set_whole_from_text_a_file_or_nested_and_its_values_get_their_types(tmp_path):
+    text = "{phase_1.learning_rate: {low: 1e-4, high: 1e-2, log: true}, model.hidden: [[64], [64, 32]]}"
+    (tmp_path / "mine.yaml").write_text(f"base: sample\ntuning: {{stage_1: {text}}}\n")
+    for config in (configs.load("sample", {"tuning.stage_1": text}), configs.load(tmp_path / "mine.yaml")):
+        found = configs.space(config, 1)
+        assert found == {
+            "phase_1.learning_rate": Range(low=0.0001, high=0.01, log=True),
+            "model.hidden": ((64,), (64, 32)),
+        }
+    whole = configs.space(configs.load("sample", {"tuning.stage_1": {"phase_1.batch_size": {"low": 8, "high": 64}}}), 1)
+    assert isinstance(whole["phase_1.batch_size"].low, int)
+    numbers = configs.load("sample", {"tuning.stage_1": {"model.dropout": {"low": 0, "high": "0.5"}}})
+    assert isinstance(configs.space(numbers, 1)["model.dropout"].low, float)
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        ({"phase_1.learning_rat": [1e-3]}, "unknown key 'phase_1.learning_rat'; did you mean 'phase_1.learning_rate'"),
+        ({"phase_1": [1]}, "not a single setting 'phase_1'"),
+        ({"phase_1.learning_rate": ["fast"]}, "phase_1.learning_rate='fast'"),
+        ({"model.dropout": [0.3, 1.5]}, "model.dropout=1.5: Input should be less than 1"),
+        ({"phase_1.batch_size": {"low": 8.5, "high": 16}}, "phase_1.batch_size=8.5"),
+        ({"augmentation.where": {"low": 1, "high": 2}}, "augmentation.where=1"),
+        ({"model.dropout": {"low": 0.5, "high": 0.3}}, "model.dropout: a range goes from low to high, not from 0.5"),
+        ({"phase_1.learning_rate": {"low": 0, "high": 1, "log": True}}, "a range with log begins above 0, not at 0"),
+        ({"model.dropout": 0.3}, "model.dropout: give a list of choices, or low and high"),
+        ({"model.dropout": {"from": 0.3}}, "model.dropout: give a list of choices, or low and high"),
+        ({"model.dropout": []}, "model.dropout: give a list of choices, or low and high"),
+        ({"model.dropout": [0.3, "0.3"]}, "model.dropout names a choice twice"),
+        ({"loss.kind": ["focal"]}, "loss.kind cannot be searched there, only phase_1, batches.threshold"),
+        ({"splits.folds": [2, 4]}, "splits.folds cannot be searched there"),
+        ({"phase_2.epochs": [2, 4]}, "phase_2.epochs cannot be searched there"),
+        ({}, "at least 1 item"),
+        (3, "a space is a mapping"),
+    ],
+    ids=str,
+)
+def test_a_space_that_cannot_be_is_refused_at_once(space, expected):
+    assert expected in message("sample", {"tuning.stage_1": space})
+
+
+def test_a_brief_file_is_read_back_to_the_same_settings_and_names_what_differs(tmp_path):
+    for name in ("sample", "paper"):
+        config = configs.load(name, {"model.hidden": "64,32", "phase_1.learning_rate": 3e-4, "data.dir": tmp_path})
+        (tmp_path / "brief.yaml").write_text(configs.brief(config))
+        assert configs.load(tmp_path / "brief.yaml") == config
+        told = yaml.safe_load(configs.brief(config))
+        assert told.keys() == {"base", "model.hidden", "phase_1.learning_rate", "data.dir"}
+        assert told["base"] == name
+
+
+def test_settings_have_a_hash_since_caches_are_kept_by_them():
+    one, same = configs.load("sample"), configs.load("sample")
+    assert hash(one) == hash(same)
+    assert len({one, same, configs.load("sample", {"tuning.trials": 3})}) == 2
 
 
 # ---- errors: one line that says what and where

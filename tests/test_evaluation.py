@@ -168,6 +168,22 @@ def test_trait_sums_the_species_that_have_it_and_leaves_out_the_unknown():
     assert found.average_precision.value == pytest.approx(precision, abs=1e-12)
 
 
+def test_under_a_sigmoid_any_of_the_species_may_be_there():
+    # Worked by hand: 1 - 0.5 * 0.5, 1 - 0.9 * 0.8, 1 - 1 * 0, and never above 1 where the sum would be.
+    probabilities = np.array([[0.5, 0.5], [0.1, 0.2], [0.0, 1.0], [0.9, 0.9]], np.float32)
+    np.testing.assert_allclose(evaluation.of_any(probabilities, "sigmoid"), [0.75, 0.28, 1, 0.99], rtol=1e-6)
+    np.testing.assert_allclose(evaluation.of_any(probabilities, "softmax"), [1, 0.3, 1, 1.8], rtol=1e-6)
+    assert evaluation.of_any(np.full((1, 3), 1e-9), "sigmoid")[0] == pytest.approx(3e-9)
+    # Many unlikely species outweigh a likely one in a sum, and not here.
+    of_class = pd.Series([True, True, True, False], dtype="boolean")
+    said = np.array([[0.95, 0, 0, 0.5], [0.4, 0.4, 0.4, 0.5]])
+    scored = {
+        kind: evaluation.trait(np.array([0, 3]), said, of_class, ["a", "b"], 0, kind).roc_auc.value
+        for kind in ("softmax", "sigmoid")
+    }
+    assert scored == {"softmax": 0, "sigmoid": 1}
+
+
 def test_trait_that_no_species_has_does_not_exist():
     found = evaluation.trait(TRUTH, PROBABILITIES, pd.Series([False] * 3, dtype="boolean"), range(6), 0)
     assert math.isnan(found.roc_auc.value)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import venv
@@ -160,6 +161,79 @@ def test_parity_by_hand():
 def test_what_is_not_what_keras_says_is_not_written(run_dir, tmp_path, monkeypatch):
     monkeypatch.setitem(export.TOLERANCES, "f32", export.Tolerance(-1.0, 0.99, 0.002))
     with pytest.raises(exported.ExportError, match=r"openvino f32 of fold 0 is not what Keras says .* not kept"):
+        export.export(run_dir, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- killed
+
+PROGRAM = """
+import os, shutil, signal, sys, time
+from pathlib import Path
+from birdlib import cli, export
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have switched it off
+seen = 0
+def come_to(place):
+    global seen
+    seen += place == {place!r}
+    if place == {place!r} and seen == {count}:
+        os.kill(os.getpid(), {number})
+        time.sleep(60)
+def write(run, whole, *_):
+    for path in sorted(Path({folder!r}).iterdir()):
+        come_to("a file")
+        shutil.copy(path, whole)
+    return []
+def rename(*arguments, whole=os.rename):
+    come_to("a rename")
+    whole(*arguments)
+export._write, export.os.rename = write, rename
+sys.argv = ["birdlib", "export", "--run-dir", {run_dir!r}, "--out", {out!r}]
+cli.main()
+"""
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "place", "count", "there"),
+    [
+        (signal.SIGKILL, "a file", 3, True),  # half of it is written
+        (signal.SIGKILL, "a rename", 1, True),  # all is written: before the first rename
+        (signal.SIGKILL, "a rename", 2, False),  # between the two
+        (signal.SIGINT, "a file", 3, True),
+        (signal.SIGTERM, "a file", 3, True),
+    ],
+)
+def test_a_killed_export_leaves_nothing_half_written(
+    number, place, count, there, run_dir, folder, tmp_path, monkeypatch
+):
+    """What is written is a copy of an export, file by file; how it comes to its place is what is tested here."""
+    out = shutil.copytree(folder, tmp_path / "out")
+    (out / "species.csv").write_text("an earlier one")
+    before, places = contents(out), {"run_dir": str(run_dir), "out": str(out), "folder": str(folder)}
+    program = PROGRAM.format(number=int(number), place=place, count=count, **places)
+    died = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=250, check=False)
+    assert died.returncode == (-number if number == signal.SIGKILL else 128 + number), died.stderr
+    if number != signal.SIGKILL:
+        assert died.stderr.splitlines()[-1] == f"birdlib: stopped; {out} is as it was"
+        assert list(tmp_path.iterdir()) == [out]
+    assert out.exists() == there  # the earlier one, whole, or nothing at all
+    assert not there or contents(out) == before
+    monkeypatch.setattr(export, "_write", lambda run, whole, *_: shutil.copytree(folder, whole, dirs_exist_ok=True))
+    export.export(run_dir, out)
+    assert contents(out) == contents(folder)
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_two_exports_to_one_place(run_dir, tmp_path):
+    with (
+        export._aside(tmp_path / "out"),
+        pytest.raises(exported.ExportError, match=r"another process is writing .*/out: wait"),
+    ):
         export.export(run_dir, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 

@@ -16,14 +16,16 @@ import nbformat
 import pandas as pd
 import pytest
 
-from birdlib import kaggle_wheels, kernels, sample, stages
+from birdlib import config as configs
+from birdlib import kaggle_submission, kaggle_wheels, kernels, sample, stages
 from birdlib.kaggle_places import ROOT
-from tests.conftest import needs_installation
+from tests.conftest import needs_installation, noise, save, save_export, tone
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), needs_installation]
 
 FLOOR = Path(__file__).parents[1] / "requirements-floor.txt"
 BROUGHT = ("birdlib", "audiomentations", "numpy-minmax", "numpy-rms", "python-stretch")
+RUNTIME = ("openvino", "openvino-telemetry", "onnxruntime")
 SETTINGS = {
     "batches.threshold": 4,
     "batches.validation_chunks_per_recording": 1,
@@ -178,17 +180,59 @@ def test_with_wheels_attached_it_needs_no_index(alone, session, data, wheels, tm
 
 
 def test_the_wheels_and_kaggles_own_packages_are_all_there_is_to_install(session, wheels):
-    command = ["install", "--dry-run", "--no-index", "--find-links", str(wheels), "birdlib[augment]"]
+    command = ["install", "--dry-run", "--no-index", "--find-links", str(wheels), "birdlib[augment,runtime]"]
     environment = os.environ | {"PIP_CONFIG_FILE": os.devnull}
     pip = [session(), "-m", "pip", "--isolated", *command]
     done = subprocess.run(pip, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     would = done.stdout.rpartition("Would install ")[2].split()
-    assert sorted(name.rpartition("-")[0].replace("_", "-") for name in would) == sorted([*BROUGHT, "soxr"])
+    found = sorted(name.rpartition("-")[0].replace("_", "-") for name in would)
+    assert found == sorted([*BROUGHT, *RUNTIME, "soxr"])
     assert (wheels / "LICENSE").read_text(encoding="utf-8").startswith("MIT License")
     assert json.loads((wheels / "dataset-metadata.json").read_text(encoding="utf-8"))["id"].startswith(
         "ann/birdlib-wheels-3"
     )
+
+
+# ---- the kernel that is scored
+
+
+def test_the_submission_hears_what_is_hidden_with_what_its_wheels_bring(session, wheels, tmp_path):
+    data = tmp_path / "data"
+    save(data / "unlabeled_soundscapes/1.ogg", noise(11))
+    (data / "test_soundscapes").mkdir()
+    (data / "train_metadata.csv").write_text("primary_label,filename\n")
+    (data / "sample_submission.csv").write_text("row_id,other1,highbi1,lowbir1\n")
+    model = save_export(tmp_path / "export", configs.load("paper"), ["lowbir1", "highbi1"])
+    pushed = kaggle_submission.stage(tmp_path / "pushed", kernels.Wishes(user="ann", datasets=["ann/export"]))
+
+    def scored(name):
+        root, python = tmp_path / name, session()
+        assert not has(python, "openvino")
+        attach(root, "competitions/birdclef-2024", data)
+        attach(root, "datasets/ann/export", model)
+        attach(root, "birdlib-wheels-312", wheels)
+        (root / "input/competitions/birdclef-2024/test_soundscapes").mkdir(exist_ok=True)
+        said = printed(execute(python, pushed, root))
+        assert [one for one in RUNTIME if not has(python, one)] == []
+        assert not has(python, "audiomentations")
+        assert [path.name for path in (root / "working").iterdir()] == ["submission.csv"]
+        return said, pd.read_csv(root / "working/submission.csv")
+
+    said, table = scored("saved")
+    assert "test_soundscapes/ is empty, as it is until this notebook is scored" in said
+    assert table["row_id"].tolist() == ["soundscape_1_5", "soundscape_1_10", "soundscape_1_15"]
+    for number in (7, 8):
+        save(data / f"test_soundscapes/soundscape_{number}.ogg", tone(20, 500 * number))
+    (data / "test_soundscapes/soundscape_9.ogg").write_bytes(b"no audio")
+    said, table = scored("scored")
+    assert "is empty" not in said
+    assert "by openvino" in said
+    assert "4 rows are filled with class priors" in said
+    assert list(table.columns) == ["row_id", "other1", "highbi1", "lowbir1"]
+    assert table["row_id"].tolist() == [f"soundscape_{one}_{end}" for one in (7, 8, 9) for end in (5, 10, 15, 20)]
+    assert not table.isna().any().any()
+    assert (table["lowbir1"] > 0).all()
 
 
 # ---- the chain

@@ -37,7 +37,7 @@ def test_the_folder_is_a_data_set_with_the_library_and_a_licence(pip, tmp_path):
     assert (folder / "LICENSE").read_text(encoding="utf-8").startswith("MIT License")
     (command,) = pip
     assert command[command.index("--python-version") + 1] == "3.12"
-    assert set(kaggle_wheels.LACKING) < set(command)
+    assert set(kaggle_wheels.LACKING + kaggle_wheels.RUNTIME) < set(command)
     assert "--no-deps" in command
 
 

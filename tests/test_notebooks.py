@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import derive_notebooks  # noqa: E402
 
 ADDRESS = "https://github.com/someone/birds.of-2024"
-NAMES = [stage.name for stage in stages.STAGES]
+NAMES = [stage.name for stage in stages.STAGES + stages.APPENDICES]
 
 
 def read(name: str) -> nbformat.NotebookNode:
@@ -38,7 +38,7 @@ def lines(source: str) -> int:
     return sum(bool(line.strip()) for line in source.splitlines())
 
 
-def test_the_folder_holds_the_six_of_the_table_and_their_sources():
+def test_the_folder_holds_those_of_the_table_and_their_sources():
     assert sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb")) == NAMES
     assert sorted(path.stem for path in (ROOT / "notebooks").glob("*.py")) == NAMES
 
@@ -178,7 +178,8 @@ def test_papermill_tells_what_the_parameters_are(name):
 def test_a_notebook_has_the_anatomy_of_the_series(name):
     cells = read(name).cells
     assert cells[0].cell_type == "markdown"
-    assert cells[0].source.startswith(f"# {int(name[:2])}. ")
+    number, _, topic = name.partition("_")
+    assert cells[0].source.startswith(f"# {int(number)}. " if number.isdigit() else f"# Appendix: {topic}\n")
     assert "In this notebook we\n\n- " in cells[0].source
     assert "## What we saw" in cells[-1].source
     assert f'open_run("{name}"' in "".join(code_cells(name))

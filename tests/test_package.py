@@ -19,43 +19,34 @@ LINES = 360
 
 # The rooms from top to bottom: a module imports only from those after it.
 WITH_KERAS = (
-    *("cli", "cli_kaggle", "cli_settings", "kaggle_push", "kernels", "kaggle_session", "kaggle_wheels", "wheel"),
-    *(
-        "sweeps",
-        "series",
-        "report",
-        "report_results",
-        "report_facts",
-        "report_notebooks",
-        "export",
-        "testing",
-        "training",
-        "resume",
-        "callbacks",
-        "features",
-        "losses",
-        "models",
-    ),
+    *("cli", "cli_kaggle", "cli_tune", "cli_settings", "cli_stopping", "kaggle_push", "kaggle_submission", "kernels"),
+    *("kaggle_cells", "kaggle_session", "kaggle_wheels", "wheel", "sweeps", "series"),
+    *("report", "report_results", "report_facts", "report_notebooks", "tuning"),
+    *("export", "testing", "training", "resume", "callbacks", "features", "losses", "models"),
     *("device", "batches", "layers", "layers_wave", "layers_mel", "layers_image"),
 )
 WITHOUT_KERAS = (
-    *("predicting", "kept", "formats", "detections", "recorders", "soundscapes", "classifier", "exported", "runtimes"),
+    *(
+        "search",
+        "studies",
+        "predicting",
+        "kept",
+        "formats",
+        "detections",
+        "recorders",
+        "soundscapes",
+        "classifier",
+        "exported",
+        "runtimes",
+    ),
     *("archive", "targets", "epochs", "folds", "baseline", "examples", "evaluation", "calibration"),
     *("intervals", "paper", "draws", "augment", "backgrounds", "standins", "sources", "splits", "dealing", "sites"),
     *("chunks", "ration", "store", "pcm", "spectrogram", "sample", "songs", "ogg", "check", "overview", "metadata"),
-    *("audio", "parallel", "players", "plots", "plots_results", "plots_scores", "plots_training", "plots_chunks"),
-    *(
-        "plots_sound",
-        "plots_data",
-        "plots_style",
-        "runs_table",
-        "runs",
-        "environment",
-        "parameters",
-        "competition",
-        "stages",
-    ),
-    *("writing", "kaggle_places", "deadline", "config", "settings", "settings_augmentation", "settings_section"),
+    *("audio", "parallel", "processes", "cluster", "players"),
+    *("plots", "plots_results", "plots_scores", "plots_tuning", "plots_training", "plots_chunks"),
+    *("plots_sound", "plots_data", "plots_style", "runs_table", "runs", "environment", "parameters", "competition"),
+    *("stages", "writing", "kaggle_places", "deadline"),
+    *("config", "settings", "settings_augmentation", "settings_tuning", "settings_section"),
     "chance",
 )
 ORDER = WITH_KERAS + WITHOUT_KERAS
@@ -81,7 +72,11 @@ def test_importing_the_package_loads_nothing_heavy():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], *([name, "--help"] for name in ("sample", "run", "check", "predict", "report")), ["--version"]],
+    [
+        ["--help"],
+        *([name, "--help"] for name in ("sample", "run", "check", "predict", "report", "tune")),
+        ["--version"],
+    ],
 )
 def test_help_loads_nothing_heavy(arguments):
     code = f"""

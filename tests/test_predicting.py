@@ -12,35 +12,29 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from birdlib import audio, classifier, exported, predicting, soundscapes, spectrogram
+from birdlib import audio, classifier, predicting, soundscapes, spectrogram
 from birdlib import config as configs
 from birdlib.detections import Choice
 from birdlib.kept import PredictError
 from birdlib.predicting import Options
-from tests.conftest import noise, save, tone
+from tests.conftest import noise, save, save_export, tone
 
-openvino = pytest.importorskip("openvino", reason="birdlib[runtime] is not installed")
+pytest.importorskip("openvino", reason="birdlib[runtime] is not installed")
 
 CONFIG = configs.load("paper", {"chunks.length_s": 1, "chunks.overlap_s": 0.2, "compute.predict_batch_size": 4})
 LABELS = ["lowbir1", "midbir1", "nan"]  # a code that reads as a missing value
 WEIGHTS = np.zeros((128, 3), np.float32)
-for place, bands in enumerate((slice(0, 40), slice(40, 80), slice(80, 128))):
+for place, bands in enumerate((slice(0, 43), slice(43, 86), slice(86, 128))):
     WEIGHTS[bands, place] = 1 / (bands.stop - bands.start)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """An exported folder whose probability of a class is how bright its third of the bands is."""
-    folder = tmp_path_factory.mktemp("model")
-    ops = openvino.opset13
-    image = ops.parameter([1, 128, 64, 3], np.float32)
-    brightness = ops.reduce_mean(ops.divide(image, np.float32(255)), np.array([2, 3]), False)
-    said = ops.matmul(brightness, WEIGHTS, False, False)
-    openvino.save_model(openvino.Model([said, brightness], [image]), folder / "model_0.xml", False)
-    species = pd.DataFrame({"primary_label": LABELS, "common_name": ["Low Bird", "Mid\tBird", "High Bird"]})
-    species = species.assign(scientific_name=["Avis ima", "Avis media", "Avis summa"], share=[0.5, 0.3, 0.2])
-    about = {"format": "openvino", "precision": "f32", "models": ["model_0.xml"], "made_from": {"0": "x"}}
-    exported.write(folder, {**about, "temperatures": [1.0], "activation": "sigmoid"}, CONFIG, species)
+    folder = save_export(tmp_path_factory.mktemp("model"), CONFIG, LABELS)
+    table = pd.read_csv(folder / "species.csv", keep_default_na=False)
+    table = table.assign(common_name=["Low Bird", "Mid\tBird", "High Bird"], share=[0.5, 0.3, 0.2])
+    table.assign(scientific_name=["Avis ima", "Avis media", "Avis summa"]).to_csv(folder / "species.csv", index=False)
     return folder
 
 
@@ -262,12 +256,46 @@ def test_a_killed_prediction_goes_on_by_file(model, tmp_path):
     assert (summary.kept, summary.heard) == (before, 40 - before)
 
 
+@pytest.mark.slow
+def test_killed_again_and_again_it_says_the_same_in_the_end(model, tmp_path):
+    """SIGKILL, to the workers too: what is kept is whole, and what was being written is written anew."""
+    for number in range(24):
+        save(tmp_path / "audio" / f"{number:02d}.wav", noise(20.0, number))
+    out, code = tmp_path / "out", "from birdlib.cli import main; main()"
+    arguments = ["predict", tmp_path / "audio", "--model", model, "--out", out, "--workers", "2"]
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    for more in (1, 3, 2):
+        stopped, wanted = subprocess.Popen(command, start_new_session=True), len(rows_in(out)) + more
+        while len(rows_in(out)) < wanted and stopped.poll() is None:
+            time.sleep(0.01)
+        os.killpg(stopped.pid, signal.SIGKILL)
+        assert stopped.wait() == -signal.SIGKILL, "it was done before it could be killed"
+    before = len(rows_in(out))
+    summary = heard(tmp_path / "audio", model, out)
+    assert (summary.kept, summary.heard, summary.failed) == (before, 24 - before, {})
+    heard(tmp_path / "audio", model, tmp_path / "undisturbed")
+    assert not list(out.rglob(".*"))
+    assert (out / "table.csv").read_bytes() == (tmp_path / "undisturbed/table.csv").read_bytes()
+    for name in (f"{number:02d}.wav" for number in range(24)):
+        pd.testing.assert_frame_equal(kept(out, name), kept(tmp_path / "undisturbed", name), check_exact=True)
+
+
+def rows_in(out):
+    return list((out / "rows").glob("[0-9]*.parquet"))
+
+
 # ---- what is refused
 
 
 def test_a_folder_of_another_prediction(folder, model, out):
     with pytest.raises(PredictError, match="holds what another model, or other settings, heard"):
         heard(folder, model, out, step=0.5)
+
+
+def test_a_folder_that_a_kill_left_before_anything_was_in_it(folder, model, tmp_path):
+    (tmp_path / "out/.writing-abc").mkdir(parents=True)
+    assert heard(folder, model, tmp_path / "out", paths=[folder / "c.ogg"]).heard == 1
+    assert not (tmp_path / "out/.writing-abc").exists()
 
 
 def test_a_folder_of_something_else(folder, model):

@@ -1,10 +1,12 @@
 """The series through papermill: six notebooks on a tiny data folder, run once for all the fast tests here."""
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -269,6 +271,68 @@ def test_a_kernel_that_dies_stops_the_series_and_says_where_its_last_words_are(t
         series.run("sample", tiny_data, tmp_path / "run", TINY)
     assert "\n" not in str(caught.value)
     assert "the last words" in (tmp_path / "run" / "notebooks" / "01_eda.log").read_text()
+
+
+# --- killed ----------------------------------------------------------------------------------------------------------
+
+
+def of_the_run(folder):
+    """Processes that the series on a folder has started, kernels and their workers: they inherit its lock."""
+    held, found = f"{runs.LOCK_HELD}={folder}".encode(), []
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if held in (place / "environ").read_bytes().split(b"\0"):
+                found.append(int(place.name))
+    return found
+
+
+def wait_for(condition, seconds):
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.05)
+    return condition()
+
+
+KILLS = (  # by what, and where the series then is
+    (signal.SIGTERM, 143, "notebooks/02_chunking.log"),
+    (signal.SIGINT, 130, "stages/04_phase_1.epochs"),
+    (signal.SIGKILL, -9, "models/phase_2_fold_0.keras"),
+    (signal.SIGTERM, 143, "notebooks/06_testing.log"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found by /proc")
+@pytest.mark.timeout(600)
+def test_a_killed_series_leaves_no_process_and_goes_on(folder, tiny_data, tmp_path):
+    """Killed in four places, and begun again after each, it ends as one left alone; what was done is not done again."""
+    run_dir, done = tmp_path / "run", {}
+    settings = [f"--set={key}={value}" for key, value in TINY.items()]
+    # A shell may have left Ctrl-C switched off for what it runs in the background.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from birdlib.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "run", "--run-dir", str(run_dir)]
+    command += ["--config", "sample", "--data-dir", str(tiny_data), *settings]
+    for number, status, place in KILLS:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert wait_for((run_dir / place).exists, 200)
+        process.send_signal(number)
+        error = process.communicate(timeout=60)[1]
+        assert process.returncode == status, error
+        assert number == signal.SIGKILL or error.splitlines()[-1].startswith("birdlib: stopped; the same command goes")
+        assert wait_for(lambda: not of_the_run(run_dir), 15), "a kernel outlives the series"
+        assert {name: at for name, at in done.items() if times(run_dir).get(name) != at} == {}
+        config = configs.load(run_dir / "config.yaml")
+        done = {one.name: times(run_dir)[one.name] for one in STAGES if runs.is_current(one, config, run_dir)}
+    assert list(done) == NAMES[:5]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert finished.returncode == 0, finished.stderr
+    assert {name: at for name, at in done.items() if times(run_dir).get(name) != at} == {}
+    for path in (folder / "tables").iterdir():
+        assert path.read_bytes() == (run_dir / "tables" / path.name).read_bytes(), path.name
+    assert (folder / "submission.csv").read_bytes() == (run_dir / "submission.csv").read_bytes()
+    assert not list(run_dir.rglob(".writing-*"))
 
 
 # --- a notebook by itself --------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 import birdlib
 from birdlib import config as configs
 from birdlib import stages
-from birdlib.stages import STAGES, RunError
+from birdlib.stages import APPENDICES, STAGES, RunError
 
 NAMES = ["01_eda", "02_chunking", "03_augmentation", "04_phase_1", "05_phase_2", "06_testing"]
 SOURCES = Path(__file__).parents[1] / "notebooks"
@@ -68,7 +68,7 @@ def test_what_is_read_was_written_by_exactly_one_earlier_stage():
 
 
 def test_sections_are_settings():
-    for one in STAGES:
+    for one in STAGES + APPENDICES:
         assert set(one.sections) <= set(configs.Config.model_fields)
         assert len(set(one.sections)) == len(one.sections)
 
@@ -83,7 +83,7 @@ def test_a_notebook_uses_no_setting_outside_its_sections(one):
     assert used - {"compute"} <= set(one.sections) | inherited
 
 
-@pytest.mark.parametrize("one", STAGES, ids=lambda one: one.name)
+@pytest.mark.parametrize("one", STAGES + APPENDICES, ids=lambda one: one.name)
 def test_a_notebook_uses_the_tables_it_says(one):
     source = (SOURCES / f"{one.name}.py").read_text(encoding="utf-8")
     assert f'runs.open_run("{one.name}"' in source
@@ -117,6 +117,18 @@ def test_a_stage_by_name_or_number(asked, found):
 def test_a_stage_that_is_none(asked):
     with pytest.raises(RunError, match=r"01_eda, 02_chunking, .*06_testing"):
         stages.stage(asked)
+
+
+def test_an_appendix_is_no_stage_of_the_series_and_found_where_it_is_asked_for():
+    (one,) = APPENDICES
+    assert [other.name for other in stages.upstream(one)] == ["01_eda", "02_chunking"]
+    assert not [other for other in STAGES if set(one.writes) & set(other.reads)]
+    with pytest.raises(RunError, match="there is no stage 'appendix_tuning'"):
+        stages.stage("appendix_tuning")
+    assert stages.stage("appendix_tuning", appendices=True) is one
+    assert stages.notebook(one.name).is_file()
+    assert stages.since(one) == (one,)
+    assert stages.since(STAGES[4]) == STAGES[4:]
 
 
 def test_files_for_each_fold():

@@ -22,7 +22,7 @@ BADGES = (
     f"[![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)]"
     f"(https://kaggle.com/kernels/welcome?src=https://{PAGE})"
 )
-ON_A_GPU = ("04_phase_1", "05_phase_2", "06_testing")  # Colab opens these with one
+ON_A_GPU = ("04_phase_1", "05_phase_2", "06_testing", "appendix_tuning")  # Colab opens these with one
 MISSING = """import importlib.util
 
 if importlib.util.find_spec("birdlib") is None:
