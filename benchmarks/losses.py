@@ -53,8 +53,6 @@ def path(loss: str) -> Path:
 def tested(loss: str) -> dict[str, list]:
     """Trains with a loss on fold 0; what it says of the test's kept chunks: filenames, truth, probabilities."""
     config, run_dir = settings(loss), OUT / "run"
-    for number in ("01", "02"):
-        series.run("sample", run_dir=run_dir, only=number)
     run = runs.Run(run_dir, configs.load("sample"), stages.stage("04"))
     data, source = training.fold_of(run, 0, config), LazySource(run.data_dir, config)
     keras.utils.set_random_seed(0)
@@ -98,10 +96,12 @@ def main() -> None:
     parser.add_argument("losses", nargs="*", default=list(LOSSES), help="; ".join(LOSSES))
     parser.add_argument("--table", action="store_true", help="train nothing")
     options = parser.parse_args()
-    for loss in () if options.table else options.losses:
-        if not path(loss).exists():
-            write_json(path(loss), tested(loss))
-            print(f"{loss}: done", flush=True)
+    wanted = [loss for loss in options.losses if not options.table and not path(loss).exists()]
+    for number in ("01", "02") if wanted else ():
+        series.run("sample", run_dir=OUT / "run", only=number)
+    for loss in wanted:
+        write_json(path(loss), tested(loss))
+        print(f"{loss}: done", flush=True)
     kept = {loss: said for loss in LOSSES if (said := read_json(path(loss)))}
     print(f"{len(kept)} of {len(LOSSES)} losses trained")
     if next(iter(LOSSES)) in kept:  # to which the others are compared
