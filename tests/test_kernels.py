@@ -134,7 +134,7 @@ def test_the_same_is_staged_twice():
     one, two = (kernels.stage(None, wished(user="ann")) / "06_testing.ipynb" for _ in range(2))
     first = one.read_bytes()
     assert two.read_bytes() == first
-    assert len(first) < kernels.LARGEST_BYTES / 2
+    assert len(first) < 0.7 * kernels.LARGEST_BYTES  # room for the library to grow, and for the notebook's settings
 
 
 # ---- whose it is

@@ -306,7 +306,8 @@ def test_an_exception_of_the_reader_ends_the_workers():
 
 
 SCRIPT = """
-import os, time
+import os, signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have switched it off
 from birdlib.parallel import map_files
 def work(item):
     time.sleep(1000 if item >= 2 else 0)
