@@ -7,6 +7,8 @@ keys or nested. The numbers themselves stand in `birdlib.settings`.
 from __future__ import annotations
 
 import difflib
+import functools
+import operator
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,18 +62,18 @@ def dump(config: Config) -> str:
     return yaml.safe_dump({"base": "paper", **config.model_dump(mode="json")}, sort_keys=False)
 
 
-def brief(config: Config) -> str:
-    """The settings as YAML that `load` reads back to an equal tree: a preset's name, and what differs from it."""
+def nearest(config: Config) -> tuple[str, dict[str, Any]]:
+    """The preset with the fewest differences, and these: dotted key -> value, as JSON and YAML can hold it."""
     found = {name: changed(load(name), config) for name in PRESETS}
     base = min(found, key=lambda name: len(found[name]))
-    tree = config.model_dump(mode="json")
-    values: dict[str, Any] = {"base": base}
-    for key in found[base]:
-        branch = tree
-        for part in key.split("."):
-            branch = branch[part]
-        values[key] = branch
-    return yaml.safe_dump(values, sort_keys=False)
+    plain = config.model_dump(mode="json")
+    return base, {key: functools.reduce(operator.getitem, key.split("."), plain) for key in found[base]}
+
+
+def brief(config: Config) -> str:
+    """The settings as YAML that `load` reads back to an equal tree: a preset's name, and what differs from it."""
+    base, values = nearest(config)
+    return yaml.safe_dump({"base": base, **values}, sort_keys=False)
 
 
 def keys(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:

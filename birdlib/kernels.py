@@ -284,19 +284,10 @@ def _staged(
 
 def _parameters(source: str, settings: Config) -> str:
     """The parameters cell with the staged settings as a preset and what differs from it."""
-    presets = {name: configs.changed(configs.load(name), settings) for name in ("paper", "sample")}
-    name = min(presets, key=lambda name: len(presets[name]))
-    plain = settings.model_dump(mode="json")
-    overrides = {key: _at(plain, key) for key in presets[name]}
+    name, overrides = configs.nearest(settings)
     text = pprint.pformat(overrides, width=100, sort_dicts=False)
     source = re.sub(r"^(config.*?) = None", rf'\1 = "{name}"', source, count=1, flags=re.MULTILINE)
     return re.sub(r"^(overrides.*?) = \{\}", lambda found: f"{found[1]} = {text}", source, count=1, flags=re.MULTILINE)
-
-
-def _at(tree: Any, key: str) -> Any:
-    for part in key.split("."):
-        tree = tree[part]
-    return tree
 
 
 _REPORT = """\
