@@ -13,7 +13,7 @@ import typer
 
 import birdlib
 from birdlib import cli_kaggle, cli_tune
-from birdlib.cli_settings import pairs, settings
+from birdlib.cli_settings import ConfigOption, DataDir, RunDir, Setting, pairs, settings
 from birdlib.cli_stopping import ended_by_signal, stoppable
 
 if TYPE_CHECKING:
@@ -35,15 +35,10 @@ def _birdlib(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 @app.command()
 def run(
-    config: Annotated[str | None, typer.Option(help="sample, paper, or a YAML file. [default: sample]")] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of recordings, or kaggle:birdclef-2024. [default: the sample]")
-    ] = None,
-    run_dir: Annotated[Path | None, typer.Option(help="Run folder. [default: runs/<config>]")] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as seed=1; again for more."),
-    ] = None,
+    config: ConfigOption = None,
+    data_dir: DataDir = None,
+    run_dir: RunDir = None,
+    setting: Setting = None,
     first: Annotated[
         str | None, typer.Option("--from", help="Run this stage and all after it again (01 to 06).")
     ] = None,
@@ -117,21 +112,19 @@ def check(
 
     Exit status 0: clean, or only suspicious; 1: something is unreadable, missing or duplicated; 2: could not check.
     """
-    try:
-        from birdlib import check as module
-        from birdlib import config
+    with stoppable("nothing was checked to its end"):
+        try:
+            from birdlib import check as module
+            from birdlib import config
 
-        with stoppable("nothing was checked to its end"):
             found = module.check(data_dir, config.load("paper", {"compute.cluster": cluster}))
-        if csv:
-            found.findings.to_csv(csv, index=False)
-    except typer.Exit:
-        raise
-    except Exception as error:
-        print(f"birdlib: could not check {data_dir}: {' '.join(str(error).split())}", file=sys.stderr)
-        if not (type(error).__module__.startswith("birdlib.") or isinstance(error, OSError)):
-            traceback.print_exc()
-        raise typer.Exit(2) from None
+            if csv:
+                found.findings.to_csv(csv, index=False)
+        except Exception as error:
+            print(f"birdlib: could not check {data_dir}: {' '.join(str(error).split())}", file=sys.stderr)
+            if not (type(error).__module__.startswith("birdlib.") or isinstance(error, OSError)):
+                traceback.print_exc()
+            raise typer.Exit(2) from None
     _tell(found, csv)
     raise typer.Exit(0 if found.clean(strict) else 1)
 

@@ -1,6 +1,21 @@
-"""What the commands make of ``--set KEY=VALUE`` and ``--sweep KEY=VALUE``."""
+"""The options by which commands are given a run and its settings, and what they make of ``KEY=VALUE``."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigOption = Annotated[str | None, typer.Option(help="sample, paper, or a YAML file. [default: sample]")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder of recordings, or kaggle:birdclef-2024. [default: the sample]")
+]
+RunDir = Annotated[Path | None, typer.Option(help="Run folder. [default: runs/<config>]")]
+Setting = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as seed=1; again for more."),
+]
 
 
 def settings(texts: list[str]) -> dict[str, str]:

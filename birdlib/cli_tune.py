@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from birdlib.cli_settings import settings
+from birdlib.cli_settings import ConfigOption, DataDir, RunDir, Setting, settings
+from birdlib.cli_stopping import stoppable
 
 if TYPE_CHECKING:
     from birdlib.config import Config
@@ -25,15 +26,10 @@ class Which(StrEnum):
 
 
 def tune(
-    config: Annotated[str | None, typer.Option(help="sample, paper, or a YAML file. [default: sample]")] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of recordings, or kaggle:birdclef-2024. [default: the sample]")
-    ] = None,
-    run_dir: Annotated[Path | None, typer.Option(help="Run folder. [default: runs/<config>]")] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as seed=1; again for more."),
-    ] = None,
+    config: ConfigOption = None,
+    data_dir: DataDir = None,
+    run_dir: RunDir = None,
+    setting: Setting = None,
     stage: Annotated[Which, typer.Option(help="1: phase I's settings; 2: phase II's, from the weights of 1.")] = (
         Which.both
     ),
@@ -49,18 +45,22 @@ def tune(
     from birdlib import runs, search, studies
 
     studies.loaded()  # said to be missing before anything runs
-    folder, ended = Path(run_dir or runs.default_dir(config)).expanduser().absolute(), 0
+    folder = Path(run_dir or runs.default_dir(config)).expanduser().absolute()
     try:
-        settled = _prepared(folder, config, data_dir, settings(setting or []))
-        _search(folder, settled, which, trials, storage, until)
-    except KeyboardInterrupt:
-        print("birdlib: stopped; the same command goes on where it was", file=sys.stderr)
-        ended = 130
+        with stoppable("the same command goes on where it was"):
+            settled = _prepared(folder, config, data_dir, settings(setting or []))
+            _search(folder, settled, which, trials, storage, until)
+    except typer.Exit:
+        _tell_best(folder)
+        raise
     except search.TimeOverError:
         print("birdlib: the time is over; the same command goes on where it was", file=sys.stderr)
+    _tell_best(folder)
+
+
+def _tell_best(folder: Path) -> None:
     if (best := folder / "tuning" / "best.yaml").exists():
         print(f"best settings: {best}  (birdlib run --config {best})")
-    raise typer.Exit(ended)
 
 
 def _prepared(folder: Path, config: str | None, data_dir: Path | None, overrides: dict[str, str]) -> Config:
