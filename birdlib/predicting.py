@@ -308,10 +308,10 @@ def _write_submission(asked, heard, out, model, config, options, paths) -> tuple
     return filled, unknown, out / "submission.csv"
 
 
-def _lengths_s(asked: list[Recording], heard: dict[str, Heard]) -> list[float]:
+def _lengths_s(asked: list[Recording], heard: kept.Kept) -> list[float]:
     """How long each recording is; one that cannot be read is taken to be as long as most, as a submission wants rows
     of it too."""
-    found = [heard[one.name].duration_s if one.name in heard else duration_s(one.path, math.nan) for one in asked]
+    found = [heard.duration_s(one.name) if one.name in heard else duration_s(one.path, math.nan) for one in asked]
     lengths = pd.Series(found)
     return lengths.fillna(lengths.median()).fillna(0.0).tolist()
 
