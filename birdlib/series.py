@@ -6,7 +6,7 @@ import importlib.util
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -77,25 +77,32 @@ def run(
         runs.keep_settings(folder, settings)
         for one in again:
             runs.forget_parts(folder, one)
-        cells = [notebook(one.name).read_text(encoding="utf-8").count('"cell_type"') + 1 for one in chosen]
         try:
-            with tqdm(total=sum(cells), unit="cell", mininterval=0.5) as bar:
-                for one, count in zip(chosen, cells, strict=True):
-                    bar.set_description(one.name)
-                    # Asked of each when its turn comes: those before it may have given it other inputs.
-                    if one in again or not runs.is_current(one, settings, folder):
-                        began = time.monotonic()
-                        with _in_time(one, settings, training_ends):
-                            _execute(one, folder, bar)
-                        bar.write(f"{one.name}: finished in {timedelta(seconds=round(time.monotonic() - began))}")
-                    else:
-                        bar.write(f"{one.name}: unchanged, not run again")
-                        bar.update(count)
+            _run_all(chosen, again, settings, folder, training_ends)
         except SeriesError:
             report.write(folder)  # which says what stopped, and shows what there is
             raise
         report.write(folder)
     return folder
+
+
+def _run_all(
+    chosen: Sequence[Stage], again: Sequence[Stage], settings: Config, folder: Path, training_ends: float | None
+) -> None:
+    """Runs the stages that are not current, and those of `again` in any case."""
+    cells = [notebook(one.name).read_text(encoding="utf-8").count('"cell_type"') + 1 for one in chosen]
+    with tqdm(total=sum(cells), unit="cell", mininterval=0.5) as bar:
+        for one, count in zip(chosen, cells, strict=True):
+            bar.set_description(one.name)
+            # Asked of each when its turn comes: those before it may have given it other inputs.
+            if one in again or not runs.is_current(one, settings, folder):
+                began = time.monotonic()
+                with _in_time(one, settings, training_ends):
+                    _execute(one, folder, bar)
+                bar.write(f"{one.name}: finished in {timedelta(seconds=round(time.monotonic() - began))}")
+            else:
+                bar.write(f"{one.name}: unchanged, not run again")
+                bar.update(count)
 
 
 def _check_early(settings: Config) -> None:
