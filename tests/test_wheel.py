@@ -31,6 +31,7 @@ def test_it_holds_the_library_and_its_notebooks(archive):
     assert {f"birdlib/{path.name}" for path in PACKAGE.glob("*.py")} <= names
     assert {f"birdlib/{path.name}" for path in PACKAGE.glob("*.csv")} <= names
     assert {f"birdlib/{name}" for name in ("report.html", "report_notebook.html", "report.css", "report.js")} <= names
+    assert "birdlib/report_head.html" in names
     assert {f"birdlib/notebooks/{one.name}.ipynb" for one in stages.STAGES + stages.APPENDICES} <= names
     assert archive.read("birdlib/series.py") == (PACKAGE / "series.py").read_bytes()
     assert not [name for name in names if name.endswith((".pyc", "/"))]
