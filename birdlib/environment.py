@@ -9,20 +9,20 @@ import sys
 import birdlib
 
 PACKAGES = (
-    *(
-        "keras",
-        "tensorflow",
-        "torch",
-        "jax",
-        "numpy",
-        "scipy",
-        "pandas",
-        "scikit-learn",
-        "librosa",
-        "soundfile",
-        "soxr",
-    ),
-    *("audiomentations", "matplotlib", "openvino"),
+    "keras",
+    "tensorflow",
+    "torch",
+    "jax",
+    "numpy",
+    "scipy",
+    "pandas",
+    "scikit-learn",
+    "librosa",
+    "soundfile",
+    "soxr",
+    "audiomentations",
+    "matplotlib",
+    "openvino",
 )
 
 

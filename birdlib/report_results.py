@@ -164,7 +164,7 @@ def species(results: Results, names: Mapping[str, str]) -> pd.DataFrame:
         exist), mistaken ("Buzzer (5)": what it is taken for most; empty if for none).
     """
     said, labels = results.said, results.labels
-    truth, values = pd.Index(labels).get_indexer(said["primary_label"]), said[labels].to_numpy(float)
+    truth, values = _answers(results)
     table = evaluation.per_class(truth, values, labels)
     counts = evaluation.confusion(truth, values)
     wrong = pd.DataFrame(counts - np.diag(np.diag(counts)), labels, labels).loc[table.index]
@@ -180,9 +180,13 @@ def species(results: Results, names: Mapping[str, str]) -> pd.DataFrame:
 
 def pairs(results: Results, most: int = PAIRS) -> list[tuple[str, str, int]]:
     """The species that are confused most: as `birdlib.evaluation.confused_pairs` gives them."""
-    labels = results.labels
-    truth = pd.Index(labels).get_indexer(results.said["primary_label"])
-    return evaluation.confused_pairs(evaluation.confusion(truth, results.said[labels].to_numpy(float)), labels, most)
+    return evaluation.confused_pairs(evaluation.confusion(*_answers(results)), results.labels, most)
+
+
+def _answers(results: Results) -> tuple[np.ndarray, np.ndarray]:
+    """The chunks' right classes, int64 (chunks,), and their probabilities, float64 (chunks, classes)."""
+    said, labels = results.said, results.labels
+    return pd.Index(labels).get_indexer(said["primary_label"]), said[labels].to_numpy(float)
 
 
 def bad_at(results: Results, table: pd.DataFrame, names: Mapping[str, str]) -> list[str]:

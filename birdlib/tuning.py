@@ -282,14 +282,16 @@ class _Trainer:
 
     def _kept_weights(self) -> Path:
         """Where the weights of stage one's best trial are."""
-        one = self.found[1]
-        return self.run.dir / "tuning" / f"{one.study.study_name}-trial{one.best().number}"
+        return self._of_trial(self.found[1].best().number)
+
+    def _of_trial(self, number: int | str) -> Path:
+        """Where the weights of a trial of stage one are kept; "*" is any."""
+        return self.run.dir / "tuning" / f"{self.found[1].study.study_name}-trial{number}"
 
     def _keep_weights(self, number: int, folder: Path) -> None:
         """Keeps a trial's weights, the best so far, and drops those of the trials that it is better than."""
-        one = self.found[1]
-        kept = self.run.dir / "tuning" / f"{one.study.study_name}-trial{number}"
-        before = [path for path in kept.parent.glob(f"{one.study.study_name}-trial*") if path != kept]
+        kept = self._of_trial(number)
+        before = [path for path in kept.parent.glob(self._of_trial("*").name) if path != kept]
         for path in folder.glob("*.keras"):
             with replacing(kept / path.name) as aside:
                 shutil.copyfile(path, aside)
