@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import xc10_training as training
 
-from birdlib import baseline, intervals
+from birdlib import baseline, calibration, intervals
 from birdlib.config import Config
 from birdlib.writing import read_json, write_json
 
@@ -270,6 +270,74 @@ def choices(seeds: list[int]) -> str:
     return "\n".join(lines)
 
 
+# ---- are its probabilities to be believed?
+
+
+class OutOfFold(NamedTuple):
+    """What the trainings of four folds say of the recordings that each left out, an element or row a recording."""
+
+    truth: np.ndarray
+    probabilities: np.ndarray
+    fold: np.ndarray
+    group: np.ndarray
+
+
+def out_of_fold(name: str, group_by: str, seed: int) -> OutOfFold | None:
+    """None while one of the folds is missing."""
+    table, parts = training.recordings(), []
+    truth = pd.Index(training.labels()).get_indexer(table["primary_label"])
+    groups = training.groups(table, group_by)
+    for fold in FOLDS:
+        task = training.Task(group_by, seed, fold)
+        candidate = chosen(name, task, False)
+        found = None if candidate is None else told(name, candidate, task, False)
+        if found is None:
+            return None
+        tells = training.sides(table, task)[1]
+        parts.append((truth[tells], found, np.full(len(tells), fold), groups[tells]))
+    return OutOfFold(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def recalibrated(said: OutOfFold) -> np.ndarray:
+    """The probabilities of each fold at the temperature that fits the three others best."""
+    after = np.empty_like(said.probabilities, dtype=float)
+    for fold in np.unique(said.fold):
+        own = said.fold == fold
+        temperature = calibration.fit_temperature(said.truth[~own], said.probabilities[~own], "softmax")
+        after[own] = calibration.tempered(said.probabilities[own], temperature, "softmax")
+    return after
+
+
+def calibration_errors(truth: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """`calibration.expected_error` in each resample of weights (repeats, samples): float64 (repeats,)."""
+    confidence = probabilities.max(axis=1)
+    bins = np.clip(np.ceil(confidence * calibration.BINS).astype(int) - 1, 0, None)
+    gap = confidence - (probabilities.argmax(axis=1) == truth)
+    return np.abs((weights * gap) @ np.eye(calibration.BINS)[bins]).sum(axis=1) / weights.sum(axis=1)
+
+
+def calibrations(seeds: list[int]) -> pd.DataFrame:
+    """Expected calibration error, all seeds together, as it is and at temperatures fitted on the other folds."""
+    lines = []
+    for name, row in ROWS.items():
+        for group_by in row.groupings:
+            said = [each for seed in seeds if (each := out_of_fold(name, group_by, seed)) is not None]
+            if not said:
+                continue
+            truth, group = (np.concatenate([getattr(each, part) for each in said]) for part in ("truth", "group"))
+            weights = np.vstack([np.ones((1, len(truth)), int), intervals.resampled(group, 0)])
+            before, after = (
+                calibration_errors(truth, np.concatenate(each), weights)
+                for each in ([one.probabilities for one in said], [recalibrated(one) for one in said])
+            )
+            value, *resamples = 100 * (after - before)
+            change = value, *intervals.limits(value, np.array(resamples), group)
+            line = {"row": name, "by": group_by, "seeds": len(said), "as it is": f"{before[0]:.1%}"}
+            line |= {"at a temperature": f"{after[0]:.1%}", "change": intervals.told(*change, "+.1f")}
+            lines.append(line | {"verdict": verdict(*change[1:])})
+    return pd.DataFrame(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
@@ -290,6 +358,8 @@ def main() -> None:
             subprocess.run(command, env=alone, check=True)
     print(scores(options.seeds).to_string(index=False))
     print(choices(options.seeds))
+    print("expected calibration error, in points where it changes:")
+    print(calibrations(options.seeds).to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import softmax
+
+from birdlib import calibration
 
 GPU = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
 
@@ -104,6 +107,31 @@ def test_a_stopped_benchmark_goes_on_and_keeps_each_training(xc10, monkeypatch):
     monkeypatch.setattr(xc10.training, "code", lambda: "another state of the code")
     assert xc10.by_recording("row", "author", 0) is None
     assert len(list(xc10.training.OUT.iterdir())) == 12
+
+
+def test_the_calibration_error_of_a_resample_is_that_of_the_samples_it_repeats(xc10):
+    rng = np.random.default_rng(0)
+    probabilities, truth = rng.dirichlet(np.full(4, 0.4), 50), rng.integers(4, size=50)
+    probabilities[0] = [1, 0, 0, 0]
+    weights = np.vstack([np.ones(50, int), rng.integers(3, size=50)])
+    found = xc10.calibration_errors(truth, probabilities, weights)
+    for each, times in zip(found, weights, strict=True):
+        repeated = np.repeat(np.arange(50), times)
+        assert each == pytest.approx(calibration.expected_error(truth[repeated], probabilities[repeated]))
+
+
+def test_a_folds_temperature_comes_from_the_other_folds_alone(xc10):
+    rng = np.random.default_rng(0)
+    logits, fold = rng.normal(scale=2, size=(4000, 5)), np.arange(4000) % 4
+    truth = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)  # a draw from softmax(logits)
+    too_sure = softmax(3 * logits, axis=1)
+    said = xc10.OutOfFold(truth, too_sure, fold, np.arange(4000))
+    after = xc10.recalibrated(said)
+    np.testing.assert_allclose(after, softmax(logits, axis=1), atol=0.05)
+    # What is true of a fold changes the temperature of the others, and never its own.
+    other = xc10.recalibrated(said._replace(truth=np.where(fold == 2, (truth + 1) % 5, truth)))
+    np.testing.assert_array_equal(other[fold == 2], after[fold == 2])
+    assert not np.allclose(other[fold != 2], after[fold != 2], atol=0.05)
 
 
 def test_the_code_of_a_training_is_another_when_it_does_another_thing(xc10):
