@@ -126,3 +126,32 @@ def test_runs_are_listed_with_the_settings_that_differ_and_their_results(asked, 
 
 def test_a_folder_without_runs_has_none(tmp_path):
     assert runs_table.find(tmp_path) == []
+
+
+# ---- really
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_real_sweep_shares_its_early_stages_and_does_nothing_twice(tiny_data, tiny_config, tmp_path):
+    small = {"comparison.models": "", "comparison.by_author": False}
+    (tmp_path / "tiny.yaml").write_text(configs.brief(configs.override(tiny_config, small)))
+    rates = [("phase_2.learning_rate", "1e-3"), ("phase_2.learning_rate", "1e-5")]
+    swept = lambda: sweeps.run(rates, tmp_path / "tiny.yaml", tiny_data, tmp_path / "sweep")  # noqa: E731
+    one, other = swept()
+
+    def executed(folder):
+        return {path.stem: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.glob("notebooks/*.ipynb")}
+
+    first, second = executed(one), executed(other)
+    same = [name for name in first if first[name][0] == second[name][0]]
+    assert sorted(same) == ["01_eda", "02_chunking", "03_augmentation", "04_phase_1"]
+    rates_used = [pd.read_csv(folder / "history" / "phase_2_fold_0.csv")["learning_rate"][0] for folder in (one, other)]
+    assert rates_used == pytest.approx([1e-3, 1e-5])
+    table = runs_table.table(runs_table.find(tmp_path / "sweep"), tmp_path / "sweep")
+    assert table["phase_2.learning_rate"].tolist() == [1e-3, 1e-5]
+    assert table["finished"].tolist() == ["06_testing"] * 2
+    assert table["validation I"].nunique() == 1
+    assert table["test"].notna().all()
+    swept()
+    assert (executed(one), executed(other)) == (first, second)
