@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+import pyarrow
+import pyarrow.parquet
 
+from birdlib.detections import COLUMNS
 from birdlib.writing import replacing
 
 if TYPE_CHECKING:
@@ -18,14 +22,52 @@ RAVEN_COLUMNS = (
     *("Species Code", "Common Name", "Confidence", "Begin File", "Begin Date Time"),
 )
 
+ROWS_AT_ONCE = 100_000
+_NUMBERS = ("start_s", "end_s", "confidence")
+_SCHEMA = pyarrow.schema(
+    [(name, pyarrow.float64() if name in _NUMBERS else pyarrow.string()) for name in COLUMNS[:-1]]
+    + [(COLUMNS[-1], pyarrow.timestamp("ms"))]
+)
 
-def write_table(detections: pd.DataFrame, path: Path) -> None:
-    """The long table, a row a detection (`birdlib.detections.COLUMNS`), as CSV or Parquet by the suffix of `path`."""
+
+def write_table(tables: Iterable[pd.DataFrame], path: Path, at_once: int = ROWS_AT_ONCE) -> None:
+    """The long table, a row a detection (`birdlib.detections.COLUMNS`), as CSV or Parquet by the suffix of `path`.
+
+    Parameters
+    ----------
+    tables : the detections of one recording after the other; some `at_once` of rows are all that memory holds.
+    """
     with replacing(path) as aside:
         if path.suffix == ".parquet":
-            detections.to_parquet(aside, index=False)
+            with pyarrow.parquet.ParquetWriter(aside, _SCHEMA) as file:
+                for table in _together(tables, at_once):
+                    file.write_table(pyarrow.Table.from_pandas(table, _SCHEMA, preserve_index=False))
         else:
-            detections.to_csv(aside, index=False, float_format="%.6g")
+            with open(aside, "w", encoding="utf-8", newline="") as file:
+                file.write(",".join(COLUMNS) + "\n")
+                for table in _together(tables, at_once):
+                    # Else it would hang on the recordings side by side whether a time has its milliseconds.
+                    table["begins_at"] = table["begins_at"].map(_moment)
+                    table.to_csv(file, index=False, header=False, float_format="%.6g", lineterminator="\n")
+
+
+def _together(tables: Iterable[pd.DataFrame], at_once: int) -> Iterator[pd.DataFrame]:
+    """Tables one below the other, until they are long enough."""
+    held: list[pd.DataFrame] = []
+    rows = 0
+    for table in tables:
+        if len(table):
+            held.append(table)
+            rows += len(table)
+        if rows >= at_once:
+            yield pd.concat(held, ignore_index=True)
+            held, rows = [], 0
+    if held:
+        yield pd.concat(held, ignore_index=True)
+
+
+def _moment(at: pd.Timestamp) -> str:
+    return "" if pd.isna(at) else at.isoformat(sep=" ", timespec="milliseconds")
 
 
 def write_raven(detections: pd.DataFrame, path: Path, config: Config) -> None:
@@ -46,7 +88,7 @@ def write_raven(detections: pd.DataFrame, path: Path, config: Config) -> None:
         found["common_name"].map(_cell),
         found["confidence"].map("{:.4f}".format),
         [_cell(Path(name).name) for name in found["filename"]],
-        found["begins_at"].map(lambda at: "" if pd.isna(at) else at.isoformat(sep=" ", timespec="milliseconds")),
+        found["begins_at"].map(_moment),
     ]
     _write_lines(path, [RAVEN_COLUMNS, *zip(*columns, strict=True)])
 

@@ -278,8 +278,7 @@ def _write(asked, heard, out, model, config, options, paths) -> tuple[int, list[
     )
     if options.format == "table":
         path = out / ("table.parquet" if options.parquet else "table.csv")
-        nothing = detections.table("", np.zeros((0, len(model.species))), 1.0, 0.0, model.species, options.choice)
-        formats.write_table(pd.concat([nothing, *tables], ignore_index=True) if heard else nothing, path)
+        formats.write_table(tables, path)
         return 0, [], path
     for name, table in zip(heard, tables, strict=True):
         if options.format == "raven":

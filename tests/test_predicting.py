@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from birdlib import audio, classifier, predicting, soundscapes, spectrogram
+from birdlib import audio, classifier, formats, predicting, soundscapes, spectrogram
 from birdlib import config as configs
 from birdlib.detections import Choice
 from birdlib.kept import PredictError
@@ -159,7 +159,7 @@ def test_the_table(folder, model, out):
         LABELS[place] for place in np.flatnonzero(values.max(axis=0) >= 0.3)
     }
     first = (rows[0]["start_s"], rows[0]["primary_label"], rows[0]["begins_at"])
-    assert first == ("3", "lowbir1", "2024-05-01 05:30:03")
+    assert first == ("3", "lowbir1", "2024-05-01 05:30:03.000")
     assert (rows[0]["end_s"], rows[0]["common_name"]) == ("4", "Low Bird")
     assert max(float(row["confidence"]) for row in rows) == pytest.approx(values.max(), abs=1e-4)
 
@@ -172,6 +172,25 @@ def test_the_table_as_parquet(folder, model, out):
     table = pyarrow.parquet.read_table(heard(folder, model, out, options=options).written)
     assert table.num_rows == len(pd.read_csv(csv_file)) > 3
     assert str(table.schema.field("begins_at").type) == "timestamp[ms]"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("at_once", [1, 5, 1000])
+def test_a_table_is_the_same_in_however_many_pieces_it_is_written(tmp_path, suffix, at_once):
+    moments = pd.to_datetime(["2024-05-01 00:00:00.000", "2024-05-01 05:30:03.250", None]).astype("datetime64[ms]")
+    columns = {"filename": 'a, "b".wav', "start_s": [0.0, 5.0, 10.0], "end_s": 15.0, "primary_label": "bird"}
+    columns |= {"common_name": "Vögel\nbird", "scientific_name": "Avis avis", "confidence": 0.123456789}
+    one = pd.DataFrame({**columns, "begins_at": moments})
+    tables = [one.iloc[:0], one, one.iloc[:1], one.iloc[:0], one]
+    path = tmp_path / f"table{suffix}"
+    formats.write_table(iter(tables), path, at_once)
+    found = pd.read_csv(path, parse_dates=["begins_at"]) if suffix == ".csv" else pd.read_parquet(path)
+    expected = pd.concat([one, one.iloc[:1], one], ignore_index=True)
+    found["begins_at"] = found["begins_at"].astype("datetime64[ms]")
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-5)
+    formats.write_table([], path)
+    empty = pd.read_csv(path) if suffix == ".csv" else pd.read_parquet(path)
+    assert (len(empty), list(empty)) == (0, list(expected))
 
 
 def test_raven_selections(folder, model, out):
