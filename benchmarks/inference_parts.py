@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +130,24 @@ def long_file(path: Path, minutes: int) -> Path:
 
 
 # ---- classifiers
+
+TRAINED_ON, HELD_OUT = (0, 2, 3, 4, 5, 6), 1  # seeds of the sample
+
+
+def samples() -> Path:
+    """Samples as one data folder; its column `side` keeps all of one for the test. Made once."""
+    folder = OUT / "samples"
+    if not (folder / "train_metadata.csv").exists():
+        tables = []
+        for seed in (*TRAINED_ON, HELD_OUT):
+            part = sample.write(OUT / f"sample_{seed}", seed)
+            table = pd.read_csv(part / "train_metadata.csv")
+            shutil.copytree(part / "train_audio", folder / "train_audio" / f"seed_{seed}", dirs_exist_ok=True)
+            number = table.groupby("primary_label").cumcount()
+            side = number.map(lambda each: "0" if each % 8 == 3 else "train") if seed != HELD_OUT else "test"
+            tables.append(table.assign(filename=f"seed_{seed}/" + table["filename"], side=side))
+        pd.concat(tables).to_csv(folder / "train_metadata.csv", index=False)
+    return folder
 
 
 def run_with(run_dir: Path | None, backbone: str) -> Path:

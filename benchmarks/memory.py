@@ -23,6 +23,7 @@ import pandas as pd
 
 from birdlib import chunks, epochs, exported, metadata, overview, predicting, sample, sources, splits
 from birdlib import config as configs
+from birdlib.detections import Choice
 from birdlib.store import open_store
 from birdlib.writing import write_json
 
@@ -114,9 +115,9 @@ def training_input(data: Path) -> None:
 
 
 def prediction(data: Path) -> None:
-    """By a model of one matrix product, so that what is measured is what goes around a model."""
+    """By a model of one matrix product, so that what is measured is what goes around a model; a row a window."""
     model = small_model(data / "model")
-    options = predicting.Options(workers=2)
+    options = predicting.Options(choice=Choice(0, top_k=1, merge=False), workers=2)
     config = predicting.together([model], {})
     predicting.predict([data / "train_audio"], [model], data / "heard", config, options)
 
