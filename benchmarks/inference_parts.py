@@ -170,7 +170,7 @@ def run_with(run_dir: Path | None, backbone: str) -> Path:
 
 
 def exports(run_dir: Path | None, backbone: str) -> dict[str, Path]:
-    """Every format and precision that can be written here, by name; made once. int8 of a small network is no use."""
+    """Every format and precision that can be written here, by name; tried once. int8 of a small network is no use."""
     run, found = run_with(run_dir, backbone), {}
     for format, precision in runtimes.RUNS:
         if precision == "bf16" and not any(name in instructions() for name in ("avx512_bf16", "amx_bf16")):
@@ -178,6 +178,10 @@ def exports(run_dir: Path | None, backbone: str) -> dict[str, Path]:
         if backbone == "custom_cnn" and precision == "int8":
             continue
         name, folder = f"{format} {precision}", run / "exports" / f"{format}_{precision}"
+        refused = folder.with_suffix(".refused")
+        if refused.exists():
+            print(f"    {name} was not written: {refused.read_text(encoding='utf-8')}", flush=True)
+            continue
         if not exported.is_export(folder):
             few = "" if run_dir else "export.CHECKED_CHUNKS = 24; export.CALIBRATION_CHUNKS = 8; "
             few += "" if run_dir else "export.TOLERANCES['int8'] = export.Tolerance(1, 0, 1); "
@@ -192,7 +196,8 @@ def exports(run_dir: Path | None, backbone: str) -> dict[str, Path]:
                 text=True,
             )
             if done.returncode:
-                print(f"    {name} was not written: {done.stderr.strip().splitlines()[-1]}", flush=True)
+                refused.write_text((done.stderr.strip() or "killed").splitlines()[-1], encoding="utf-8")
+                print(f"    {name} was not written: {refused.read_text(encoding='utf-8')}", flush=True)
                 continue
         found[name] = folder
     return found

@@ -22,7 +22,7 @@ RAVEN_COLUMNS = (
     *("Species Code", "Common Name", "Confidence", "Begin File", "Begin Date Time"),
 )
 
-ROWS_AT_ONCE = 100_000
+ROWS_AT_ONCE = 10_000
 _NUMBERS = ("start_s", "end_s", "confidence")
 _SCHEMA = pyarrow.schema(
     [(name, pyarrow.float64() if name in _NUMBERS else pyarrow.string()) for name in COLUMNS[:-1]]
