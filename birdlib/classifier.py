@@ -63,14 +63,19 @@ class Classifier:
         """Images of sounds, each (samples,), in batches; the next batch is made while the caller is at work on one."""
         size, left = self.config.compute.predict_batch_size, iter(sounds)
 
-        def images() -> list[np.ndarray]:
-            return spectrogram.images(itertools.islice(left, size), self.config)
+        def images() -> np.ndarray:
+            # Filled in place: a list of images and their stack would be twice as much, for each of two batches.
+            batch, count = np.empty((size, *self.config.image_shape), np.float32), 0
+            for sound in itertools.islice(left, size):
+                batch[count] = spectrogram.image(sound, self.config)
+                count += 1
+            return batch[:count]
 
         with ThreadPoolExecutor(1) as pool:
             ahead = pool.submit(images)
-            while batch := ahead.result():
+            while len(batch := ahead.result()):
                 ahead = pool.submit(images)
-                yield np.stack(batch)
+                yield batch
 
 
 def average(classifiers: Sequence[Classifier]) -> Classifier:
