@@ -17,14 +17,14 @@ from typing import NamedTuple
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import inference_parts as parts
+import losses
 import numpy as np
 import pandas as pd
 from measuring import OUT, RATE_HZ
 
 from birdlib import audio, chance, classifier, sample, series, songs, soundscapes
 
-# Half as many bands and frames as in the preset, which makes the small network six times as fast.
-SETTINGS = {"spectrogram.hop": 1000, "spectrogram.n_mels": 64, "comparison.models": "", "comparison.by_author": False}
+SETTINGS = {**losses.SETTINGS, "comparison.models": "", "comparison.by_author": False}
 LOSSES = {"softmax": "categorical_crossentropy", "sigmoid": "binary_crossentropy"}
 SEEDS = (0, 1, 2)
 THRESHOLDS = (0.25, 0.5, 0.75, 0.9, 0.99)

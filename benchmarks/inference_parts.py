@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import librosa
@@ -169,6 +170,7 @@ def run_with(run_dir: Path | None, backbone: str) -> Path:
     return folder
 
 
+@lru_cache
 def exports(run_dir: Path | None, backbone: str) -> dict[str, Path]:
     """Every format and precision that can be written here, by name; tried once. int8 of a small network is no use."""
     run, found = run_with(run_dir, backbone), {}
@@ -178,10 +180,6 @@ def exports(run_dir: Path | None, backbone: str) -> dict[str, Path]:
         if backbone == "custom_cnn" and precision == "int8":
             continue
         name, folder = f"{format} {precision}", run / "exports" / f"{format}_{precision}"
-        refused = folder.with_suffix(".refused")
-        if refused.exists():
-            print(f"    {name} was not written: {refused.read_text(encoding='utf-8')}", flush=True)
-            continue
         if not exported.is_export(folder):
             few = "" if run_dir else "export.CHECKED_CHUNKS = 24; export.CALIBRATION_CHUNKS = 8; "
             few += "" if run_dir else "export.TOLERANCES['int8'] = export.Tolerance(1, 0, 1); "
@@ -196,8 +194,8 @@ def exports(run_dir: Path | None, backbone: str) -> dict[str, Path]:
                 text=True,
             )
             if done.returncode:
-                refused.write_text((done.stderr.strip() or "killed").splitlines()[-1], encoding="utf-8")
-                print(f"    {name} was not written: {refused.read_text(encoding='utf-8')}", flush=True)
+                why = (done.stderr.strip() or "killed").splitlines()[-1]
+                print(f"    {name} was not written: {why}", flush=True)
                 continue
         found[name] = folder
     return found

@@ -165,9 +165,14 @@ def fold_right(name: str, task: training.Task, train: bool) -> np.ndarray | None
     """Whether each recording of an outer fold is recognised; None where the training is missing."""
     if name == "regression":
         return _regression(task)
-    candidate = chosen(name, task, train)
-    found = None if candidate is None else told(name, candidate, task, train)
+    found = fold_told(name, task, train)
     return None if found is None else _right(found, task)
+
+
+def fold_told(name: str, task: training.Task, train: bool) -> np.ndarray | None:
+    """What `told` says by the candidate that the training part chooses; None where a training is missing."""
+    candidate = chosen(name, task, train)
+    return None if candidate is None else told(name, candidate, task, train)
 
 
 @lru_cache(32)
@@ -291,8 +296,7 @@ def out_of_fold(name: str, group_by: str, seed: int) -> OutOfFold | None:
     groups = training.groups(table, group_by)
     for fold in FOLDS:
         task = training.Task(group_by, seed, fold)
-        candidate = chosen(name, task, False)
-        found = None if candidate is None else told(name, candidate, task, False)
+        found = fold_told(name, task, False)
         if found is None:
             return None
         tells = training.sides(table, task)[1]
