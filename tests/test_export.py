@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import venv
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -305,31 +306,84 @@ def test_bfloat16_is_close(run_dir, folder, tmp_path):
     np.testing.assert_allclose(found.predict(images(2)), classifier.load(folder).predict(images(2)), atol=0.03)
 
 
+def operations(path):
+    """What feeds each operation of an OpenVINO model, as kinds, by the operation's kind."""
+    import openvino
+
+    found = defaultdict(list)
+    for node in openvino.Core().read_model(path).get_ordered_ops():
+        found[node.get_type_name()].append([value.get_node().get_type_name() for value in node.input_values()])
+    return found
+
+
 @pytest.mark.slow
 def test_int8_is_close(run_dir, folder, tmp_path, monkeypatch):
-    pytest.importorskip("nncf", reason="birdlib[export] is not installed")
+    pytest.importorskip("nncf", reason="it is not installed")
     monkeypatch.setattr(export, "CALIBRATION_CHUNKS", 8)
     monkeypatch.setitem(export.TOLERANCES, "int8", export.Tolerance(0.1, 0.0, 1.0))  # its weights are random
     export.export(run_dir, tmp_path / "out", "openvino", "int8")
     assert (tmp_path / "out/model_0.bin").stat().st_size < 0.6 * (folder / "model_0.bin").stat().st_size
+    by_kind = operations(tmp_path / "out/model_0.xml")
+    assert len(by_kind["FakeQuantize"]) >= len(by_kind["Convolution"])
+    assert len(by_kind["MatMul"]) == 2  # the head: a layer, and the probabilities
+    assert not any("FakeQuantize" in fed_by for fed_by in by_kind["MatMul"])
     np.testing.assert_allclose(
         classifier.load(tmp_path / "out").predict(images(2)), classifier.load(folder).predict(images(2)), atol=0.1
     )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["f32", "int8"])
-def test_onnx_is_written_through_torch(run_dir, folder, tmp_path, precision):
+def test_onnx_is_written_through_torch(run_dir, folder, tmp_path):
     for package in ("torch", "onnxscript", "onnxruntime"):
         if not runtimes.installed(package):
             pytest.skip(f"{package} of birdlib[export] is not installed")
-    code = "from birdlib import export; export.TOLERANCES['int8'] = export.Tolerance(0.1, 0.0, 1.0); "
-    code += f"from pathlib import Path; export.export(Path({str(run_dir)!r}), Path('out'), 'onnx', {precision!r})"
+    code = "from birdlib import export; from pathlib import Path; "
+    code += f"export.export(Path({str(run_dir)!r}), Path('out'), 'onnx', 'f32')"
     environment = {**os.environ, "KERAS_BACKEND": "torch"}
     subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, check=True, capture_output=True)
     found = classifier.load(tmp_path / "out", runtime="onnxruntime")
-    atol = 1e-4 if precision == "f32" else 0.1
-    np.testing.assert_allclose(found.predict(images(2)), classifier.load(folder).predict(images(2)), atol=atol)
+    np.testing.assert_allclose(found.predict(images(2)), classifier.load(folder).predict(images(2)), atol=1e-4)
+
+
+@pytest.fixture
+def products(tmp_path):
+    """An ONNX model of four dense layers of 64 units: two of a backbone, say, and two of a head."""
+    onnx = pytest.importorskip("onnx", reason="it is not installed")
+    rng, nodes, weights = np.random.default_rng(0), [], []
+    for layer in range(4):
+        weights.append(onnx.numpy_helper.from_array(rng.normal(0, 0.1, (64, 64)).astype(np.float32), f"weight_{layer}"))
+        weights.append(onnx.numpy_helper.from_array(rng.normal(0, 0.1, 64).astype(np.float32), f"bias_{layer}"))
+        nodes.append(onnx.helper.make_node("MatMul", [f"x_{layer}", f"weight_{layer}"], [f"y_{layer}"], f"by_{layer}"))
+        nodes.append(onnx.helper.make_node("Add", [f"y_{layer}", f"bias_{layer}"], [f"x_{layer + 1}"], f"sum_{layer}"))
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 64]) for name in ("x_0", "x_4")]
+    graph = onnx.helper.make_graph(nodes, "dense", ends[:1], ends[1:], weights)
+    path = tmp_path / "model.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9), path)
+    return path
+
+
+def test_matrix_products_are_in_int8_but_for_the_heads(products, tmp_path):
+    import onnx
+    import onnxruntime
+
+    export.products_in_int8(products, tmp_path / "int8.onnx", head=2)
+    made = onnx.load(tmp_path / "int8.onnx").graph
+    kinds = {each.name: each.data_type for each in made.initializer}
+    in_int8 = {name for name, kind in kinds.items() if kind == onnx.TensorProto.INT8 and "zero_point" not in name}
+    assert in_int8 == {"weight_0_quantized", "weight_1_quantized"}
+    assert {"weight_2", "weight_3"} <= set(kinds)
+    assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "int8.onnx"}
+    image = np.random.default_rng(1).normal(size=(1, 64)).astype(np.float32)
+    before, after = (
+        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x_0": image})[0]
+        for path in (products, tmp_path / "int8.onnx")
+    )
+    assert 0 < np.abs(before - after).max() < 0.02
+
+
+def test_a_model_of_no_products_but_the_heads_says_what_to_do(products, tmp_path):
+    with pytest.raises(exported.ExportError, match="none outside its head: export it in f32, or in int8 as openvino"):
+        export.products_in_int8(products, tmp_path / "int8.onnx", head=4)
 
 
 def test_onnx_under_another_backend_says_what_to_do(run_dir, tmp_path, monkeypatch):
