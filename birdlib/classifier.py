@@ -94,11 +94,14 @@ def average(classifiers: Sequence[Classifier]) -> Classifier:
 
 def of_keras(model, config: Config, labels: Sequence[str] = ()) -> Classifier:
     """A classifier from a Keras model in memory."""
+    full = config.compute.predict_batch_size
+    sizes = (-(-full // 4), full)
 
     def predict(images: np.ndarray) -> np.ndarray:
-        full = config.compute.predict_batch_size
-        # One shape means one compilation: the last, smaller batch is filled up and cut again.
-        padded = np.pad(images, ((0, max(0, full - len(images))), (0, 0), (0, 0), (0, 0)))
+        # Two shapes mean two compilations: a batch is filled up to the full size, or the few windows of a short file to
+        # a quarter of it, and cut again.
+        size = next((size for size in sizes if len(images) <= size), len(images))
+        padded = np.pad(images, ((0, size - len(images)), (0, 0), (0, 0), (0, 0)))
         return np.asarray(model.predict_on_batch(padded))[: len(images)]
 
     return Classifier(predict, config, labels, "Keras")

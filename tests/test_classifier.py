@@ -138,12 +138,15 @@ def test_keras_model_gives_the_same_in_batches_of_any_size(model, count):
     np.testing.assert_allclose(one.probabilities(samples), wanted, atol=1e-5)
 
 
-def test_keras_model_is_compiled_for_one_shape(model, monkeypatch):
-    shapes = []
-    predict = model.predict_on_batch
-    monkeypatch.setattr(model, "predict_on_batch", lambda images: (shapes.append(images.shape), predict(images))[1])
-    classifier.of_keras(model, CONFIG).over(9, chunks(9).__getitem__)
-    assert set(shapes) == {(4, 32, 64, 3)}
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(1, [2]), (2, [2]), (3, [8]), (8, [8]), (9, [8, 2]), (21, [8, 8, 8]), (0, [])]
+)
+def test_keras_model_is_compiled_for_two_shapes(model, monkeypatch, count, sizes):
+    batches, predict = [], model.predict_on_batch
+    monkeypatch.setattr(model, "predict_on_batch", lambda images: (batches.append(len(images)), predict(images))[1])
+    config = configs.override(CONFIG, {"compute.predict_batch_size": 8})
+    found = classifier.of_keras(model, config).over(count, chunks(count).__getitem__)
+    assert (batches, len(found)) == (sizes, count)
 
 
 def test_a_saved_model_is_loaded(model, tmp_path):
