@@ -37,6 +37,7 @@ NUMBERS = ("latitude", "longitude", "rating")
 TRAITS = ("primary_label", "iucn", "nocturnal_soib", "nocturnal_eltontraits")
 THREATENED = ("VU", "EN", "CR", "EW", "EX")
 ASSESSED = ("LC", "NT", *THREATENED)
+NO_NUMBER = ("", "nan", "na", "n/a", "none", "null")
 SECOND = "a second row of the same file"  # how a row's problem begins
 USED = "used, "
 FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -61,8 +62,9 @@ def load(data_dir: Path) -> Recordings:
     table : the 12 `COLUMNS`, sorted by filename: text, but latitude, longitude and rating float64 and
         secondary_labels a list of labels. Columns that the file lacks are empty; others are left out.
     problems : rows set aside (no label, a file name that leaves the folder, a name that was there before, more fields
-        than columns), and rows repaired, whose reason begins with ``USED``: secondary labels that could not be read
-        and count as none, and a label that differs from a commoner one by case only and counts as that.
+        than columns), and rows repaired, whose reason begins with ``USED``: a number or secondary labels that could not
+        be read and count as unknown or none, and a label that differs from a commoner one by case only and counts as
+        that.
 
     Raises
     ------
@@ -71,11 +73,11 @@ def load(data_dir: Path) -> Recordings:
     """
     problems: dict[str, str] = {}
     table = _read_csv(data_dir, "train_metadata.csv", REQUIRED, problems).reindex(columns=list(COLUMNS))
-    table["primary_label"] = table["primary_label"].str.strip()
+    table["primary_label"] = table["primary_label"].str.strip().mask(lambda labels: labels == "")
     if taken := sorted(RESERVED & set(table["primary_label"].dropna())):
         raise MetadataError(f"{data_dir}/train_metadata.csv: {taken[0]!r} cannot be a label: tables have such a column")
     for column in NUMBERS:
-        table[column] = pd.to_numeric(table[column], errors="coerce").astype("float64")
+        table[column] = _numbers(table[column], table["filename"], problems)
     table["secondary_labels"] = [
         _labels(text, str(name), problems)
         for text, name in zip(table["secondary_labels"], table["filename"], strict=True)
@@ -226,7 +228,7 @@ def _read_csv(
     if table.empty:
         first = list((problems or {}).items())[:1]
         raise MetadataError(f"{path} has no rows{''.join(f' ({row}: {why})' for row, why in first)}")
-    return table
+    return table.loc[:, ~table.columns.duplicated()]  # a spreadsheet's empty columns all have the same name
 
 
 def _table(path: Path, problems: dict[str, str]) -> pd.DataFrame:
@@ -263,6 +265,14 @@ def _one_spelling(table: pd.DataFrame, problems: dict[str, str]) -> pd.Series:
     return spelt
 
 
+def _numbers(texts: pd.Series, filenames: pd.Series, problems: dict[str, str]) -> pd.Series:
+    numbers = pd.to_numeric(texts, errors="coerce").astype("float64")
+    unread = numbers.isna() & ~texts.astype("str").fillna("").str.strip().str.lower().isin(NO_NUMBER) & filenames.notna()
+    for name, text in zip(filenames[unread], texts[unread], strict=True):
+        problems[str(name)] = f"{USED}but its {texts.name} is no number and counts as unknown: {text[:60]}"
+    return numbers
+
+
 def _labels(text: object, name: str, problems: dict[str, str]) -> list[str]:
     if pd.isna(text):
         return []
@@ -280,6 +290,7 @@ def _usable_rows(table: pd.DataFrame, problems: dict[str, str]) -> pd.Series:
     names = table["filename"].fillna("").astype("str")
     reasons = pd.Series("", index=table.index)
     reasons[[_leaves(name) for name in names]] = "refused: the file name leaves the data folder"
+    reasons[names.str.contains("\\", regex=False)] = "refused: the file name holds a backslash; write / between folders"
     reasons[names == ""] = "the row has no filename"
     reasons[table["primary_label"].isna()] = "the row has no primary_label"
     usable = table.loc[reasons == "", ["primary_label"]].assign(name=names)
@@ -295,4 +306,4 @@ def _usable_rows(table: pd.DataFrame, problems: dict[str, str]) -> pd.Series:
 
 def _leaves(name: str) -> bool:
     path = PurePosixPath(name)
-    return path.is_absolute() or ".." in path.parts or "\\" in name
+    return path.is_absolute() or ".." in path.parts

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import birdlib
+from birdlib import folders
 
 if TYPE_CHECKING:
     from birdlib.config import Config
@@ -230,8 +230,7 @@ def listing(data_dir: Path, names: tuple[str, ...]) -> list[tuple[str, int]]:
     found = []
     for name in names:
         top = data_dir / name
-        inside = (Path(root) / file for root, _, below in os.walk(top) for file in below)
-        for path in [top] if top.is_file() else inside:
+        for path in [top] if top.is_file() else folders.files(top):
             with contextlib.suppress(OSError):  # a file that vanishes meanwhile is not there
                 found.append((path.relative_to(data_dir).as_posix(), path.stat().st_size))
     return sorted(found)

@@ -121,17 +121,46 @@ def test_secondary_labels_that_cannot_be_read_are_a_problem_and_the_row_is_used(
     assert len(problems["a/1.ogg"]) < 200
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [("12.5", 12.5), (" 12.5 ", 12.5), ("-1e1", -10.0), ("", None), ("nan", None), ("N/A", None)]
+)
+def test_numbers(text, value, write):
+    table, problems = metadata.load(write(f"primary_label,filename,latitude\na,a/1.ogg,{text}\n"))
+    assert table.loc[0, "latitude"] == value or (value is None and np.isnan(table.loc[0, "latitude"]))
+    assert problems == {}
+
+
+@pytest.mark.parametrize("text", ['"12,5"', "12°30", "north"])
+def test_a_number_that_cannot_be_read_is_a_problem_and_the_row_is_used(text, write):
+    table, problems = metadata.load(write(f"primary_label,filename,latitude\na,a/1.ogg,{text}\n"))
+    assert np.isnan(table.loc[0, "latitude"])
+    said = f"used, but its latitude is no number and counts as unknown: {text.strip(chr(34))}"
+    assert problems == {"a/1.ogg": said}
+
+
+def test_empty_columns_of_a_spreadsheet_are_left_out(write):
+    table, problems = metadata.load(write("primary_label,filename,,\na,a/1.ogg,,\na,a/2.ogg,x,y\n"))
+    assert table["filename"].tolist() == ["a/1.ogg", "a/2.ogg"]
+    assert tuple(table.columns) == metadata.COLUMNS
+    assert problems == {}
+
+
 # ---- rows set aside
 
 
-@pytest.mark.parametrize(
-    "name", ["../secret.ogg", "a/../../secret.ogg", "/etc/passwd", "a/..", "..\\secret.ogg", "a\\..\\..\\b.ogg"]
-)
+@pytest.mark.parametrize("name", ["../secret.ogg", "a/../../secret.ogg", "/etc/passwd", "a/.."])
 def test_a_file_name_that_leaves_the_folder_is_refused(name, write):
     table, problems = metadata.load(write(f"primary_label,filename\na,{name}\na,a/1.ogg\n"))
     assert table["filename"].tolist() == ["a/1.ogg"]
     assert problems.keys() == {name}
     assert "leaves the data folder" in problems[name]
+
+
+@pytest.mark.parametrize("name", ["..\\secret.ogg", "a\\..\\..\\b.ogg", "a\\2.ogg"])
+def test_a_file_name_of_another_system_is_refused(name, write):
+    table, problems = metadata.load(write(f"primary_label,filename\na,{name}\na,a/1.ogg\n"))
+    assert table["filename"].tolist() == ["a/1.ogg"]
+    assert problems == {name: "refused: the file name holds a backslash; write / between folders"}
 
 
 @pytest.mark.parametrize("name", ["a/1..2.ogg", "..a/1.ogg", "a b/ç.ogg"])
@@ -141,8 +170,9 @@ def test_a_file_name_that_only_looks_odd_is_used(name, write):
     assert problems == {}
 
 
-def test_rows_that_say_too_little(write):
-    table, problems = metadata.load(write("primary_label,filename\n,a/1.ogg\na,\na,a/2.ogg\n"))
+@pytest.mark.parametrize("nothing", ["", " ", "\t"])
+def test_rows_that_say_too_little(nothing, write):
+    table, problems = metadata.load(write(f"primary_label,filename\n{nothing},a/1.ogg\na,\na,a/2.ogg\n"))
     assert table["filename"].tolist() == ["a/2.ogg"]
     assert problems == {
         "a/1.ogg": "the row has no primary_label",

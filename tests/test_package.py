@@ -45,7 +45,7 @@ WITHOUT_KERAS = (
     *("audio", "parallel", "processes", "cluster", "players"),
     *("plots", "plots_results", "plots_scores", "plots_tuning", "plots_training", "plots_chunks"),
     *("plots_sound", "plots_data", "plots_style", "runs_table", "runs", "environment", "parameters", "competition"),
-    *("stages", "writing", "kaggle_places", "deadline"),
+    *("stages", "folders", "writing", "kaggle_places", "deadline"),
     *("config", "settings", "settings_augmentation", "settings_tuning", "settings_section"),
     "chance",
 )
