@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
+SUFFIXES = (".ogg", ".wav", ".flac", ".mp3", ".opus", ".oga", ".aif", ".aiff", ".w64", ".rf64", ".caf", ".au")
 BLOCK_S = 4.0  # what is done to a block finds it in the processor's cache
 BLOCK_SAMPLES = 2**23  # and what a header says of rate and channels makes no block larger than this
 MAX_HEADER_FRAMES = 2**48  # a truncated Ogg says 2**63 - 1; no recording has 2**48 frames
@@ -23,6 +26,7 @@ HALF_STEP = 0.5 / 32768  # what is no louder is silence as int16
 # A Vorbis seek into the last page of an Ogg is off by what was trimmed from its end; pages are shorter than this.
 LAST_PAGE_S = 3.0
 MARGIN_S = 0.05  # longer than half the resampler's filter at any rate in use
+_UNDECODED = re.compile("[\udc80-\udcff]")  # how Python carries the bytes of a name that are no UTF-8
 
 
 class AudioError(ValueError):
@@ -35,6 +39,11 @@ class Info(NamedTuple):
     duration_s: float
     sample_rate_hz: int
     channels: int
+
+
+def is_audio(path: Path) -> bool:
+    """Whether a file's name says that it is audio; those that macOS hides beside it ("._x.wav") do not."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 def info(path: Path) -> Info:
@@ -127,12 +136,25 @@ def to_float(samples: np.ndarray) -> np.ndarray:
     return samples.astype(np.float32) / np.float32(32768.0)
 
 
+def as_text(name: str | Path) -> str:
+    """A file's name as text that can be written: bytes in it that are no UTF-8 become ``\\xe9`` and the like."""
+    told = _UNDECODED.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", str(name))
+    return told.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def printable(text: str | Path) -> str:
+    """`text` in one line, with nothing in it that a terminal would obey."""
+    told = as_text(text)
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in told)
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
     try:
         if not Path(path).is_file():  # asked first, since opening a named pipe would wait for ever
             raise AudioError(f"{path}: {'not a file' if Path(path).exists() else 'no such file'}")
-        with soundfile.SoundFile(path) as file:
+        # Bytes, since soundfile refuses a name that is no UTF-8; on Windows, where names are text, it refuses none.
+        with soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else path) as file:
             if not RATES_HZ[0] <= file.samplerate <= RATES_HZ[1]:
                 raise AudioError(f"{path}: its header says {file.samplerate:,} Hz, which no recording has")
             yield file

@@ -120,7 +120,7 @@ def recordings(paths: Sequence[Path], config: Config) -> list[Recording]:
         if any((path / folder).is_dir() for folder in ("test_soundscapes", "unlabeled_soundscapes")):
             found += [Recording(one, one.name) for one in soundscapes.find(path, config).paths]
         elif path.is_dir():
-            inside = sorted(one for one in path.rglob("*") if soundscapes.is_audio(one) and one.is_file())
+            inside = sorted(one for one in path.rglob("*") if audio.is_audio(one) and one.is_file())
             found += [Recording(one, one.relative_to(path).as_posix()) for one in inside]
         else:
             found.append(Recording(path, path.name))
@@ -128,7 +128,7 @@ def recordings(paths: Sequence[Path], config: Config) -> list[Recording]:
     if names.duplicated().any():
         raise PredictError(f"two recordings are called {names[names.duplicated()].iloc[0]}: predict them one by one")
     if not found:
-        raise PredictError(f"there is no audio in {', '.join(map(str, paths))} ({' '.join(soundscapes.SUFFIXES)})")
+        raise PredictError(f"there is no audio in {', '.join(map(str, paths))} ({' '.join(audio.SUFFIXES)})")
     return sorted(found, key=lambda one: one.name)
 
 

@@ -9,7 +9,7 @@ batch of windows, however long they are.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,17 +23,21 @@ if TYPE_CHECKING:
     from birdlib.classifier import Classifier
     from birdlib.config import Config
 
-SUFFIXES = (".ogg", ".wav", ".flac", ".mp3", ".opus", ".oga", ".aif", ".aiff", ".w64", ".rf64", ".caf", ".au")
 # What is left of a recording beyond its last window is no window of its own if it is shorter: decoding and resampling
 # may leave a sample too many.
 REST_S = 0.1
 
 
+class SampleError(ValueError):
+    """A ``sample_submission.csv`` that does not say which columns to submit: which, why, and what to do."""
+
+
 class Soundscapes(NamedTuple):
-    """The soundscapes of a data folder, and which folder they are from ("" when there are none)."""
+    """Soundscapes of a data folder, which folder they are from ("" when there are none), and how many that holds."""
 
     paths: list[Path]
     folder: str
+    there: int
 
 
 class Heard(NamedTuple):
@@ -58,15 +62,10 @@ class Predictions(NamedTuple):
 def find(data_dir: Path, config: Config) -> Soundscapes:
     """All of ``test_soundscapes/``; a few of ``unlabeled_soundscapes/`` where that is empty, as it is on Kaggle."""
     for folder, limit in (("test_soundscapes", None), ("unlabeled_soundscapes", config.testing.unlabeled_soundscapes)):
-        paths = sorted(path for path in (data_dir / folder).glob("*") if is_audio(path))[:limit]
-        if paths:
-            return Soundscapes(paths, folder)
-    return Soundscapes([], "")
-
-
-def is_audio(path: Path) -> bool:
-    """Whether a file's name says that it is audio; those that macOS hides beside it ("._x.wav") do not."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        there = sorted(path for path in (data_dir / folder).glob("*") if audio.is_audio(path))
+        if paths := there[:limit]:
+            return Soundscapes(paths, folder, len(there))
+    return Soundscapes([], "", 0)
 
 
 def count(samples: int, step: int, config: Config) -> int:
@@ -162,7 +161,8 @@ def predict(paths: list[Path], classifier: Classifier, labels: list[str], config
         try:
             tables.append(rows(path, hear(path, classifier, config).values, labels, config))
         except audio.AudioError as error:
-            problems[f"{path.parent.name}/{path.name}"] = str(error).removeprefix(f"{path}: ")
+            name = audio.as_text(f"{path.parent.name}/{path.name}")
+            problems[name] = audio.as_text(str(error).removeprefix(f"{path}: "))
     nothing = pd.DataFrame(columns=["row_id", "filename", "start_s", *labels])
     return Predictions(pd.concat(tables, ignore_index=True) if tables else nothing, problems)
 
@@ -172,18 +172,24 @@ def rows(path: Path, values: np.ndarray, labels: list[str], config: Config) -> p
     start_s = np.arange(len(values)) * config.chunks.length_s
     table = pd.DataFrame(values, columns=labels, dtype="float32")
     table.insert(0, "row_id", [row_id(path, start + config.chunks.length_s) for start in start_s])
-    table.insert(1, "filename", path.name)
+    table.insert(1, "filename", audio.as_text(path.name))
     table.insert(2, "start_s", start_s)
     return table
 
 
 def truth(data_dir: Path, filename: str) -> pd.DataFrame | None:
     """What sings in a soundscape, where ``test_soundscapes_truth.csv`` says so: start_s, end_s, primary_label."""
+    table = _truths(data_dir)
+    return None if table is None else table[table["filename"] == filename].reset_index(drop=True)
+
+
+def _truths(data_dir: Path) -> pd.DataFrame | None:
+    """All of ``test_soundscapes_truth.csv``. A label may read as a number, or as "nan": it is text."""
     path = data_dir / "test_soundscapes_truth.csv"
     if not path.exists():
         return None
-    table = pd.read_csv(path)
-    return table[table["filename"] == filename].reset_index(drop=True)
+    text = {"filename": "str", "primary_label": "str"}
+    return pd.read_csv(path, dtype=text, na_values={"start_s": [""], "end_s": [""]}, keep_default_na=False)
 
 
 def present(table: pd.DataFrame, truths: pd.DataFrame, labels: list[str], config: Config) -> np.ndarray:
@@ -214,10 +220,8 @@ class Score(NamedTuple):
 
 def score(table: pd.DataFrame, labels: list[str], data_dir: Path, config: Config) -> Score | None:
     """Scores rows as the competition does; None where ``test_soundscapes_truth.csv`` knows none of their recordings."""
-    path = data_dir / "test_soundscapes_truth.csv"
-    truths = pd.read_csv(path) if path.exists() else pd.DataFrame({"filename": []})
-    known = table[table["filename"].isin(truths["filename"])].reset_index(drop=True)
-    if known.empty:
+    truths = _truths(data_dir)
+    if truths is None or (known := table[table["filename"].isin(truths["filename"])].reset_index(drop=True)).empty:
         return None
     sings, said = present(known, truths, labels, config), known[labels].to_numpy()
     once = np.ones((1, len(known)), np.int32)
@@ -228,12 +232,34 @@ def score(table: pd.DataFrame, labels: list[str], data_dir: Path, config: Config
 
 def row_id(path: Path, end_s: float) -> str:
     """The competition's name of a row: ``soundscape_<id>_<end second>``."""
-    stem = path.stem if path.stem.startswith("soundscape_") else f"soundscape_{path.stem}"
-    return f"{stem}_{round(end_s)}"
+    stem = audio.as_text(path.stem)
+    return f"{stem if stem.startswith('soundscape_') else f'soundscape_{stem}'}_{round(end_s)}"
+
+
+def columns(sample: Path) -> list[str]:
+    """The classes that a sample submission asks for, in its order: all its columns but row_id and those without a name.
+
+    Raises
+    ------
+    SampleError
+        if it cannot be read, or lacks row_id.
+    """
+    advice = "it should be the competition's sample_submission.csv, with row_id and a column a class"
+    try:
+        found = list(pd.read_csv(sample, nrows=0, index_col=False).columns)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise SampleError(f"{sample} is not readable as CSV ({reason}): {advice}") from None
+    # A table that was saved with its index has a column more, which pandas calls "Unnamed: 0".
+    classes = [name for name in found if name != "row_id" and not name.startswith("Unnamed: ")]
+    if "row_id" not in found or not classes:
+        lacking = "a column a class" if "row_id" in found else "the column row_id"
+        raise SampleError(f"{sample} lacks {lacking}: {advice}")
+    return classes
 
 
 def submission(predictions: pd.DataFrame, labels: list[str], sample: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The table to submit: row_id, then the columns of the sample submission in its order (else `labels`).
+    """The table to submit: row_id, then the classes of the sample submission in its order (else `labels`).
 
     Parameters
     ----------
@@ -242,9 +268,18 @@ def submission(predictions: pd.DataFrame, labels: list[str], sample: Path) -> tu
     Returns
     -------
     table, unknown : the classes in ``unknown`` are asked for and not known to the model; their column is 0.
+
+    Raises
+    ------
+    SampleError
+        as `columns` does.
     """
     sample = sample / "sample_submission.csv" if sample.is_dir() else sample
-    columns = list(pd.read_csv(sample, nrows=0).columns[1:]) if sample.exists() else labels
+    return submitted(predictions, labels, columns(sample) if sample.exists() else labels)
+
+
+def submitted(predictions: pd.DataFrame, labels: list[str], columns: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+    """As `submission`, of these columns."""
     unknown = [column for column in columns if column not in labels]
     table = predictions.reindex(columns=["row_id", *columns])
     table[unknown] = 0.0

@@ -1,3 +1,5 @@
+import os
+
 import librosa
 import numpy as np
 import pytest
@@ -245,3 +247,21 @@ def test_int16_is_never_further_than_one_step(samples):
 def test_int16_as_soundfile_reads_it(write_audio):
     path = write_audio("a.wav", noise(1, 7))
     np.testing.assert_array_equal(audio.to_int16(audio.read(path, RATE_HZ)), soundfile.read(path, dtype="int16")[0])
+
+
+# ---- names
+
+
+def test_a_name_that_is_no_utf_8_is_read_as_any_other(tmp_path):
+    named, odd = tmp_path / "cafe.wav", tmp_path / os.fsdecode(b"caf\xe9.wav")
+    soundfile.write(named, noise(1.0), RATE_HZ)
+    os.rename(named, odd)
+    assert audio.info(odd).duration_s == 1.0
+    assert len(audio.read(odd, RATE_HZ)) == RATE_HZ
+
+
+def test_names_as_text_and_as_a_terminal_may_have_them():
+    name = os.fsdecode(b"caf\xe9 \xc3\xa9\n\x1b[31m.wav")
+    assert audio.as_text(name) == "caf\\xe9 \N{LATIN SMALL LETTER E WITH ACUTE}\n\x1b[31m.wav"
+    assert audio.printable(name) == "caf\\xe9 \N{LATIN SMALL LETTER E WITH ACUTE}\\n\\x1b[31m.wav"
+    assert audio.as_text("a\ud83d.wav") == "a\\ud83d.wav"  # half a character, which Windows lets a name have

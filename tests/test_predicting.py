@@ -351,4 +351,4 @@ def test_a_birdclef_folder_gives_its_soundscapes(tmp_path):
     save(tmp_path / "unlabeled_soundscapes" / "1.ogg", noise(1))
     save(tmp_path / "train_audio" / "x" / "2.ogg", noise(1))
     assert [one.name for one in predicting.recordings([tmp_path], CONFIG)] == ["1.ogg"]
-    assert soundscapes.is_audio(tmp_path / "train_audio/x/2.ogg")
+    assert audio.is_audio(tmp_path / "train_audio/x/2.ogg")

@@ -1,5 +1,6 @@
 """Soundscapes: windows and row ids by hand, the table to submit, and what happens without any."""
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -162,6 +163,15 @@ def test_the_score_is_scikit_learns(tmp_path):
     assert found == (pytest.approx(expected), 2, 10)
 
 
+def test_labels_that_read_as_numbers_or_as_nothing_are_scored(tmp_path):
+    (tmp_path / "test_soundscapes_truth.csv").write_text(
+        "filename,start_s,end_s,primary_label\na.ogg,0,1,1234\na.ogg,5,6,nan\n12.0,5,6,01234\n"
+    )
+    table = pd.DataFrame({"filename": "a.ogg", "start_s": [0.0, 5.0], "1234": [0.9, 0.1], "nan": [0.9, 0.1]})
+    assert soundscapes.score(table, ["1234", "nan"], tmp_path, CONFIG) == (0.5, 2, 2)  # one is right, one is wrong
+    assert soundscapes.truth(tmp_path, "a.ogg")["primary_label"].tolist() == ["1234", "nan"]
+
+
 def test_no_truth_no_score(tmp_path):
     table = pd.DataFrame({"filename": ["a.ogg"], "start_s": [0.0], "x": [0.5]})
     assert soundscapes.score(table, ["x"], tmp_path, CONFIG) is None
@@ -203,11 +213,12 @@ def test_a_few_unlabeled_ones_stand_in_for_an_empty_test_set(tmp_path):
     found = soundscapes.find(tmp_path, CONFIG)
     assert found.folder == "unlabeled_soundscapes"
     assert [path.name for path in found.paths] == ["0.wav", "1.wav", "2.wav"]
+    assert found.there == 5
 
 
 def test_none_at_all_gives_an_empty_table_with_its_columns(tmp_path):
     found = soundscapes.find(tmp_path, CONFIG)
-    assert found == ([], "")
+    assert found == ([], "", 0)
     table, _ = soundscapes.predict([], Classifier(loudness, CONFIG), ["loud", "still"], CONFIG)
     submission, unknown = soundscapes.submission(table, ["loud", "still"], tmp_path)
     assert list(submission.columns) == ["row_id", "loud", "still"]
@@ -222,6 +233,41 @@ def test_the_submission_has_the_columns_asked_for_in_their_order(tmp_path):
     assert list(table.columns) == ["row_id", "zebra", "b", "a"]
     assert table.iloc[0].tolist() == ["x_5", 0.0, 0.75, 0.25]
     assert unknown == ["zebra"]
+
+
+def test_the_columns_of_a_sample_wherever_its_row_id_stands_and_with_an_index(tmp_path):
+    table = pd.DataFrame({"b": [0.1], "row_id": ["x_5"], "a": [0.9]})
+    table.to_csv(tmp_path / "sample.csv")  # with its index
+    assert soundscapes.columns(tmp_path / "sample.csv") == ["b", "a"]
+    table.set_index("row_id").to_csv(tmp_path / "sample.csv")
+    assert soundscapes.columns(tmp_path / "sample.csv") == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, r"sample\.csv is not readable as CSV \(No such file"),
+        (b"", r"sample\.csv is not readable as CSV \(No columns"),
+        (b"\xff\xfe\x00", r"sample\.csv is not readable as CSV"),
+        (b"id,a,b\n", r"sample\.csv lacks the column row_id"),
+        (b"row_id\n", r"sample\.csv lacks a column a class"),
+    ],
+)
+def test_a_sample_that_does_not_say_what_to_submit(tmp_path, content, said):
+    if content is not None:
+        (tmp_path / "sample.csv").write_bytes(content)
+    with pytest.raises(soundscapes.SampleError, match=said):
+        soundscapes.columns(tmp_path / "sample.csv")
+
+
+def test_a_name_that_is_no_utf_8_is_written_as_text(tmp_path):
+    save(tmp_path / "x.wav", noise(1)).rename(tmp_path / os.fsdecode(b"caf\xe9.wav"))
+    (tmp_path / os.fsdecode(b"na\xefve.wav")).write_bytes(b"no audio")
+    paths = sorted(tmp_path.iterdir())
+    table, problems = soundscapes.predict(paths, Classifier(loudness, CONFIG), ["loud", "still"], CONFIG)
+    table.to_csv(tmp_path / "table.csv")
+    assert table[["row_id", "filename"]].iloc[0].tolist() == ["soundscape_caf\\xe9_5", "caf\\xe9.wav"]
+    assert list(problems) == [f"{tmp_path.name}/na\\xefve.wav"]
 
 
 def test_the_real_competitions_columns(shared):
