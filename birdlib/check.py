@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from birdlib import audio, metadata
+from birdlib import audio, folders, metadata
 from birdlib.parallel import Failure, map_files
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ def check(data_dir: Path, config: Config) -> CheckUp:
     labels = dict(zip("train_audio/" + recordings["filename"], recordings["primary_label"], strict=True))
     below = {name: f"train_audio/{name}" for name in recordings["filename"]}
     found = [(below.get(name, name), _kind_of_row(reason), reason) for name, reason in problems.items()]
-    extra = sorted(str(path.relative_to(data_dir)) for path in (data_dir / "test_soundscapes").glob("*.*"))
+    beside = filter(audio.is_audio, (data_dir / "test_soundscapes").glob("*"))
+    extra = sorted(str(path.relative_to(data_dir)) for path in beside)
     there = [*(labels if metadata.has_audio(data_dir) else ()), *extra]
     if not metadata.has_audio(data_dir):
         found.append(("train_audio", "missing", f"there is no such folder; {len(labels):,} recordings should be in it"))
@@ -107,7 +108,9 @@ def check(data_dir: Path, config: Config) -> CheckUp:
     for name, one in heard.items():
         found += [(name, "suspicious", reason) for reason in _suspicions(one, usual_hz.iloc[0])]
     found += [(name, "suspicious", reason) for name, reason in _strays(data_dir, set(labels) | set(problems))]
-    table = pd.DataFrame(found, columns=["path", "finding", "reason"], dtype="str")
+    found += [(name, "suspicious", reason) for name, reason in _links_out(data_dir)]
+    told = [tuple(map(audio.as_text, row)) for row in found]
+    table = pd.DataFrame(told, columns=["path", "finding", "reason"], dtype="str")
     order = table["finding"].map(FINDINGS.index).rename("order")
     table = table.assign(order=order).sort_values(["order", "path", "reason"], ignore_index=True)
     hours = sum(one.duration_s for one in heard.values()) / 3600
@@ -209,13 +212,20 @@ def _suspicions(one: Heard, usual_hz: int) -> Iterator[str]:
 
 
 def _strays(data_dir: Path, known: set[str]) -> Iterator[tuple[str, str]]:
-    """Files that the metadata do not name, and links that lead out of ``train_audio``."""
+    """Files that the metadata do not name; what macOS hides among them was not forgotten there."""
+    for path in folders.files(data_dir / "train_audio"):
+        name = path.relative_to(data_dir).as_posix()
+        if not path.name.startswith(".") and not {name, name.removeprefix("train_audio/")} & known:
+            yield name, "not in train_metadata.csv, and so not used"
+
+
+def _links_out(data_dir: Path) -> Iterator[tuple[str, str]]:
+    """Links, to files and to folders, that lead out of ``train_audio``."""
     top = data_dir / "train_audio"
-    inside = os.path.realpath(top)
-    for root, _, names in os.walk(top):
-        for path in (Path(root, name) for name in names):
-            name = path.relative_to(data_dir).as_posix()
-            if name not in known and name.removeprefix("train_audio/") not in known:
-                yield name, "not in train_metadata.csv, and so not used"
-            elif path.is_symlink() and Path(inside) not in Path(where := os.path.realpath(path)).parents:
-                yield name, f"a link that leads out of the data folder, to {where}"
+    inside, there = Path(os.path.realpath(top)), set()
+    for path in folders.files(top):
+        there.update([path, *path.parents])
+    for path in there:
+        below = path != top and path.is_relative_to(top)
+        if below and path.is_symlink() and inside not in Path(where := os.path.realpath(path)).parents:
+            yield path.relative_to(data_dir).as_posix(), f"a link that leads out of the data folder, to {where}"

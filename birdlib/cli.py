@@ -112,20 +112,23 @@ def check(
 
     Exit status 0: clean, or only suspicious; 1: something is unreadable, missing or duplicated; 2: could not check.
     """
+    if csv and not _writable(csv):
+        print(f"birdlib: --csv {csv} cannot be written: make its folder, or name another place", file=sys.stderr)
+        raise typer.Exit(2)
     with stoppable("nothing was checked to its end"):
         try:
             from birdlib import check as module
             from birdlib import config
 
             found = module.check(data_dir, config.load("paper", {"compute.cluster": cluster}))
-            if csv:
-                found.findings.to_csv(csv, index=False)
         except Exception as error:
             print(f"birdlib: could not check {data_dir}: {' '.join(str(error).split())}", file=sys.stderr)
             if not (type(error).__module__.startswith("birdlib.") or isinstance(error, OSError)):
                 traceback.print_exc()
             raise typer.Exit(2) from None
     _tell(found, csv)
+    if csv:
+        _write_findings(found, csv)
     raise typer.Exit(0 if found.clean(strict) else 1)
 
 
@@ -211,20 +214,32 @@ def main() -> None:
 
 def _tell(found: CheckUp, csv: Path | None, most: int = 20) -> None:
     """Counts, then the first findings of each kind."""
+    from birdlib.audio import printable
+
     print(f"{found.recordings:,} recordings of {found.labels:,} labels; {found.hours:,.2f} hours were decoded")
     for kind, count in found.counts().items():
         print(f"{kind:<12}{count:>8,}")
     for kind, rows in found.findings.groupby("finding", sort=False):
         print()
         for row in rows.head(most).itertuples():
-            print(f"{kind:<12}{_printable(row.path)}: {_printable(row.reason)}")
+            print(f"{kind:<12}{printable(row.path)}: {printable(row.reason)}")
         if len(rows) > most:
             print(f"{kind:<12}... and {len(rows) - most:,} more{f' in {csv}' if csv else '; --csv FILE writes all'}")
 
 
-def _printable(text: str) -> str:
-    """`text` in one line, with nothing in it that a terminal would obey."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+def _writable(path: Path) -> bool:
+    """Whether a file could be written there; asked before the hours that it takes to know what to write."""
+    place = path if path.exists() else path.absolute().parent
+    return place.is_dir() != path.exists() and os.access(place, os.W_OK)
+
+
+def _write_findings(found: CheckUp, csv: Path) -> None:
+    """After all was said: what took hours to find is not lost with a full disk."""
+    try:
+        found.findings.to_csv(csv, index=False)
+    except OSError as error:
+        print(f"birdlib: the findings above could not be written to {csv}: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
 
 
 def _sweep(texts: list[str], config, data_dir, run_dir, overrides, first: str | None, only: str | None) -> None:
@@ -241,17 +256,25 @@ def _report(folder: Path) -> None:
     test = json.loads(metrics.read_text(encoding="utf-8")).get("test") if metrics.exists() else None
     if test and test["accuracy"] is not None:
         print(
-            f"test{test['on']}: {test['accuracy']:.1%} of chunks right, {test['times_chance']:.1f} times chance; "
-            f"{test['recording_accuracy']:.1%} of recordings; macro ROC-AUC {test['macro_roc_auc']:.3f}"
+            f"test{test['on']}: {test['accuracy']:.1%} of chunks right, {_told(test['times_chance'], '.1f')} times "
+            f"chance; {_told(test['recording_accuracy'], '.1%')} of recordings; "
+            f"macro ROC-AUC {_told(test['macro_roc_auc'], '.3f')}"
         )
     errors = folder / "tables" / "errors.parquet"
     if errors.exists():
         import pandas as pd
 
+        from birdlib.audio import printable
+
         table = pd.read_parquet(errors)
         for row in table.head(10).itertuples():
-            print(f"{row.stage}: {_printable(row.path)}: {_printable(row.reason)}")
+            print(f"{row.stage}: {printable(row.path)}: {printable(row.reason)}")
         if len(table) > 10:
             print(f"... and {len(table) - 10:,} more in {errors}")
     print(f"run folder: {folder}")
     print(f"report: {folder / 'report' / 'index.html'}")
+
+
+def _told(number: float | None, form: str) -> str:
+    """A metric in words; one that does not exist, as a ranking within a test of one species, is unknown."""
+    return "unknown" if number is None else format(number, form)

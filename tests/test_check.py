@@ -1,5 +1,6 @@
 """The check-up of a data folder; what it says of each faulty file is in tests/test_faults.py."""
 
+import os
 import shutil
 import sys
 
@@ -61,6 +62,43 @@ def test_what_the_metadata_do_not_name(tmp_path, tiny_config):
     assert said(found, "suspicious") == {f"{A}/stray.wav": "not in train_metadata.csv, and so not used"}
     assert found.clean()
     assert not found.clean(strict=True)
+
+
+def test_only_audio_is_looked_at_in_the_test_soundscapes(tmp_path, tiny_config):
+    scenes = folder_of(tmp_path, GOOD) / "test_soundscapes"
+    save(scenes / "a.WAV", noise(2, 3), subtype="PCM_16")
+    for name in ("readme.txt", ".DS_Store", "._a.ogg"):
+        (scenes / name).write_bytes(b"no audio")
+    for name in (".DS_Store", f"{A}/._1.ogg"):
+        (tmp_path / "train_audio" / name).write_bytes(b"no audio")
+    found = check.check(tmp_path, tiny_config)
+    assert found.findings.empty
+    assert found.hours == pytest.approx((3 + 3 + 2) / 3600)
+
+
+def test_strays_behind_links_and_links_that_lead_out(tmp_path, tiny_config):
+    top = folder_of(tmp_path / "data", {f"{A}/1.wav": (A, SONG), f"{B}/1.wav": (B, None), f"{B}/2.wav": (B, None)})
+    save(tmp_path / "there" / "1.wav", OTHER, subtype="PCM_16")
+    save(tmp_path / "there" / "2.wav", noise(2, 3), subtype="PCM_16")
+    save(tmp_path / "there" / "stray.wav", noise(2, 4), subtype="PCM_16")
+    (top / "train_audio" / B).symlink_to(tmp_path / "there")
+    (top / "train_audio" / A / "again").symlink_to(top / "train_audio")  # back up: it would never end
+    assert said(check.check(top, tiny_config), "suspicious") == {
+        f"{B}/stray.wav": "not in train_metadata.csv, and so not used",
+        B: f"a link that leads out of the data folder, to {tmp_path}/there",
+    }
+
+
+def test_a_stray_whose_name_is_no_utf_8_is_named_as_text(call, tmp_path):
+    folder_of(tmp_path, GOOD)
+    for folder in ("train_audio", "test_soundscapes"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / os.fsdecode(b"caf\xe9.wav")).write_bytes(b"no audio")
+    status, output, error = call(tmp_path, "--csv", tmp_path / "found.csv")
+    assert (status, error) == (1, error)
+    assert "suspicious  train_audio/caf\\xe9.wav: not in train_metadata.csv" in output
+    assert "unreadable  test_soundscapes/caf\\xe9.wav: not readable as audio" in output
+    assert "test_soundscapes/caf\\xe9.wav" in pd.read_csv(tmp_path / "found.csv")["path"].tolist()
 
 
 def test_no_folder_of_audio_is_one_finding(tmp_path, tiny_config):
@@ -145,6 +183,22 @@ def test_status_2_and_one_line_where_it_could_not_check(kind, call, tmp_path, mo
     assert (status, output) == (2, "")
     assert error.startswith(f"birdlib: could not check {path}: ")
     assert error.count("\n") == 1
+
+
+def test_a_place_for_the_findings_that_there_is_not_is_said_first(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(check, "check", lambda *_: pytest.fail("it was looked at"))
+    for place in (tmp_path / "nodir" / "x.csv", tmp_path):
+        status, output, error = call(tmp_path, "--csv", place)
+        assert (status, output) == (2, "")
+        assert error == f"birdlib: --csv {place} cannot be written: make its folder, or name another place\n"
+
+
+def test_findings_that_cannot_be_written_are_said(call, tmp_path):
+    folder_of(tmp_path, GOOD | {f"{A}/short.wav": (A, tone(0.5, 800))})
+    status, output, error = call(tmp_path, "--csv", "/dev/full")
+    assert status == 2
+    assert "suspicious  train_audio/" in output
+    assert "birdlib: the findings above could not be written to /dev/full: " in error
 
 
 def test_a_fault_of_the_check_up_itself_is_status_2_with_its_trace(call, tiny_data, monkeypatch):

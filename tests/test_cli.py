@@ -258,6 +258,17 @@ def test_the_result_is_said_at_the_end(call, monkeypatch, tmp_path):
         assert said in output
 
 
+def test_a_test_of_one_species_has_no_ranking(call, monkeypatch, tmp_path):
+    from birdlib import series
+
+    test = {"on": "", "accuracy": 1.0, "times_chance": 1.0, "recording_accuracy": None, "macro_roc_auc": None}
+    (tmp_path / "metrics.json").write_text(json.dumps({"test": test}))
+    monkeypatch.setattr(series, "run", lambda *_: tmp_path)
+    status, output, _ = call("run")
+    assert status == 0
+    assert "unknown of recordings; macro ROC-AUC unknown\n" in output
+
+
 def test_being_stopped_by_hand_says_how_to_go_on(call, monkeypatch):
     from birdlib import series
 
