@@ -155,6 +155,8 @@ def indexed(run: Run, filenames: list[str]) -> Index:
         new = index(names, run.data_dir, run.config, *into)
     chunks = new.chunks if before is None else pd.concat([before, new.chunks]).sort_values(["filename", "start_s"])
     hashes = pd.concat([hashes, new.audio_hash]).sort_index()
+    # A recording may have been taken out of the metadata since, and its file be there still.
+    chunks, hashes = chunks[chunks["filename"].isin(filenames)], hashes[hashes.index.isin(filenames)]
     run.write_table("chunks", chunks)
     run.write_table("audio", hashes.rename_axis("filename").rename("audio_hash").reset_index())
     write_json(noted, key)

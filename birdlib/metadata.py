@@ -153,8 +153,9 @@ def labels_without_audio(recordings: pd.DataFrame, sounding: pd.Series, config: 
         )
     if silent and config.data.labels_without_audio == "error":
         raise MetadataError(
-            f"{len(silent)} label(s) without any readable audio: {', '.join(silent[:10])}; restore the files, take the "
-            "rows out of train_metadata.csv, or set data.labels_without_audio=leave_out"
+            f"{len(silent)} label(s) without any readable audio: {', '.join(silent[:10])} (tables/errors.parquet in "
+            "the run folder says why); restore the files, take the rows out of train_metadata.csv, or set "
+            "data.labels_without_audio=leave_out"
         )
     return silent
 
@@ -267,7 +268,8 @@ def _one_spelling(table: pd.DataFrame, problems: dict[str, str]) -> pd.Series:
 
 def _numbers(texts: pd.Series, filenames: pd.Series, problems: dict[str, str]) -> pd.Series:
     numbers = pd.to_numeric(texts, errors="coerce").astype("float64")
-    unread = numbers.isna() & ~texts.astype("str").fillna("").str.strip().str.lower().isin(NO_NUMBER) & filenames.notna()
+    said = texts.astype("str").fillna("").str.strip().str.lower()
+    unread = numbers.isna() & ~said.isin(NO_NUMBER) & filenames.notna()
     for name, text in zip(filenames[unread], texts[unread], strict=True):
         problems[str(name)] = f"{USED}but its {texts.name} is no number and counts as unknown: {text[:60]}"
     return numbers

@@ -30,7 +30,7 @@ from birdlib.stages import (
     stage,
     upstream,
 )
-from birdlib.writing import digest, plain, read_json, replacing, sweep, write_json
+from birdlib.writing import digest, read_json, replacing, sweep, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -115,7 +115,7 @@ class Run:
         Each stage has its own file under ``metrics/``; ``metrics.json`` is all of them together.
         """
         path = self.dir / "metrics" / f"{self.stage.name}.json"
-        write_json(path, {**read_json(path), section: plain(dict(values))})
+        write_json(path, {**read_json(path), section: dict(values)})
         write_json(self.dir / "metrics.json", self.metrics())
 
     def metrics(self) -> dict[str, Any]:
@@ -229,6 +229,7 @@ def settle(
         "data.dir": competition.folder(where) if where else None,
         "testing.traits_file": config.testing.traits_file,
         "sources.store_dir": config.sources.store_dir,
+        "augmentation.background.dir": config.augmentation.background.dir,
     }
     if config.model.weights not in (None, "imagenet"):
         paths["model.weights"] = config.model.weights

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from birdlib import augment, cluster, competition, deadline, metadata, report, runs
 from birdlib.config import Config
-from birdlib.stages import STAGES, RunError, Stage, notebook, since, stage
+from birdlib.stages import STAGES, RunError, Stage, notebook, stage
 
 try:
     import papermill
@@ -118,6 +118,10 @@ def _check_early(settings: Config) -> None:
         raise RunError("model.weights: custom_cnn has no pretrained weights; set model.weights=null")
     if weights not in (None, "imagenet") and not Path(weights).is_file():
         raise RunError(f"model.weights: there is no file {weights}; give a weights file, imagenet or null")
+    if (traits := settings.testing.traits_file) and not Path(traits).is_file():
+        raise RunError(f"testing.traits_file: there is no file {traits}")
+    if (noises := settings.augmentation.background.dir) and not Path(noises).is_dir():
+        raise RunError(f"augmentation.background.dir: there is no folder {noises}")
     if settings.data.dir:
         metadata.load(settings.data.dir)
 
@@ -142,7 +146,7 @@ def _chosen(first: str | None, only: str | None, last: str | None) -> tuple[tupl
         raise RunError("give --from or --only, not both")
     if only:
         one = stage(only, appendices=True)
-        return (one,), since(one)
+        return (one,), (one,)
     until = STAGES.index(stage(last)) + 1 if last else len(STAGES)
     if first:
         begin = STAGES.index(stage(first))

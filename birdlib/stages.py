@@ -205,11 +205,7 @@ def fingerprint(this: Stage, config: Config, folder: Path) -> str:
         "data": listing(config.data.dir or folder / "sample_data", this.data),
         # A table's content counts, not its size alone: a corrected label is often as long as the wrong one.
         "csv": [_digest(path.read_text("utf-8", "replace")) for path in _tables(this, config, folder)],
-        "files": [
-            Path(file).stat().st_size
-            for section, file in (("testing", config.testing.traits_file), ("model", config.model.weights))
-            if section in this.sections and file and Path(file).is_file()
-        ],
+        "files": _named(this, config),
     }
     return _digest(parts)
 
@@ -251,6 +247,19 @@ def listing_digest(data_dir: Path, names: tuple[str, ...]) -> str:
 def _tables(this: Stage, config: Config, folder: Path) -> list[Path]:
     data_dir = config.data.dir or folder / "sample_data"
     return [data_dir / name for name in this.data if name.endswith(".csv") and (data_dir / name).is_file()]
+
+
+def _named(this: Stage, config: Config) -> dict[str, Any]:
+    """What the settings name outside the data folder: a table's content, a large file's size, a folder's listing."""
+    traits, weights, noises = config.testing.traits_file, config.model.weights, config.augmentation.background.dir
+    found: dict[str, Any] = {}
+    if "testing" in this.sections and traits and Path(traits).is_file():
+        found["traits"] = _digest(Path(traits).read_text("utf-8", "replace"))
+    if "model" in this.sections and weights and Path(weights).is_file():
+        found["weights"] = Path(weights).stat().st_size
+    if "augmentation" in this.sections and noises:
+        found["background"] = listing(Path(noises), ("",))
+    return found
 
 
 def _digest(value: Any) -> str:

@@ -189,7 +189,7 @@ class _Trainer:
         if stage == 2:
             self._take_stage_one()
         space, tuning = configs.space(self.base, stage), self.base.tuning
-        name = f"stage{stage}-{self._digest(space)}"
+        name = f"stage{stage}-{self._digest(stage, space)}"
         first = {key: configs.value(self.base, key) for key in space}
         self.found[stage] = search.begin(name, self.storage, space, first, tuning, self.base.seed)
         return self.found[stage]
@@ -301,10 +301,10 @@ class _Trainer:
     def _weights(self, folder: Path, fold: int) -> Path:
         return folder / f"phase_1_fold_{fold}.keras"
 
-    def _digest(self, space: Mapping[str, Any]) -> str:
+    def _digest(self, stage: int, space: Mapping[str, Any]) -> str:
         """What the losses of a stage's trials follow from, in short; the same on any machine."""
         read = {}
-        for name in ("04_phase_1", "05_phase_2"):
+        for name in ("04_phase_1", "05_phase_2")[:stage]:
             read |= stages.settings(stages.stage(name), self.base)
         read.pop("comparison", None)
         sides = [side[["filename", "start_s", "primary_label"]] for data in self.data.values() for side in data[:2]]

@@ -122,8 +122,8 @@ run.save_figure(plots.ranking(background, title, "recordings in whose background
 # %%
 recordings, unreadable = metadata.inspect(recordings, run.data_dir, run.config)
 audio_there, readable = metadata.has_audio(run.data_dir), metadata.readable(recordings)
-left_out = metadata.labels_without_audio(recordings, readable, run.config) if audio_there else []
 errors = run.record_errors({**problems, **unreadable})
+left_out = metadata.labels_without_audio(recordings, readable, run.config) if audio_there else []
 errors if len(errors) else print("Nothing had to be set aside.")
 
 # %% [markdown]

@@ -50,8 +50,8 @@ files = recordings.loc[metadata.readable(recordings), "filename"].tolist()
 # %%
 index = chunks.indexed(run, files)
 usable = recordings["filename"].isin(index.audio_hash.index)
-left_out = metadata.labels_without_audio(recordings, usable, run.config)
 failed = run.record_errors(index.problems)
+left_out = metadata.labels_without_audio(recordings, usable, run.config)
 failed if len(failed) else print("All files that the first notebook could open were decoded.")
 
 # %% [markdown]
@@ -63,8 +63,8 @@ lengths = {"length_s": run.config.chunks.length_s, "tail_s": run.config.chunks.t
 overview.odd_sound(recordings, index.chunks, index.audio_hash, **lengths)
 
 # %%
-kept = chunks.kept(index.chunks, run.config.silence)
-table = index.chunks.merge(recordings[["filename", "primary_label"]]).assign(kept=kept)
+table = index.chunks.merge(recordings[["filename", "primary_label"]])
+table["kept"] = chunks.kept(table, run.config.silence)
 table.head()
 
 # %% [markdown]
@@ -121,7 +121,7 @@ players.row(shown, rate)
 
 # %%
 names = overview.names(recordings)
-under = {name: index.chunks[column] < silence.threshold for name, column in chunks.MEASURES.items()}
+under = {name: table[column] < silence.threshold for name, column in chunks.MEASURES.items()}
 dropped = table.assign(**under).groupby("primary_label")[list(under)].mean()
 run.save_figure(plots.dropped_by_measure(dropped, names), "dropped_by_measure")
 

@@ -132,8 +132,11 @@ scores.style.format({"val_accuracy": "{:.1%}"})
 # %%
 if run.config.comparison.by_author:
     heard = run.read_table("recordings").merge(run.read_table("audio"), on="filename")
-    grouped = baseline.by_grouping(run, heard)
-    display(grouped.style.format(precision=3), Markdown(baseline.told(grouped)))
+    if heard["author"].notna().any():
+        grouped = baseline.by_grouping(run, heard)
+        display(grouped.style.format(precision=3), Markdown(baseline.told(grouped)))
+    else:
+        display(Markdown("No recording says who made it, so that there is nothing to compare."))
 
 # %%
 mean, by_fold = scores["val_accuracy"].mean(), scores["val_accuracy"].to_dict()

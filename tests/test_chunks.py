@@ -426,6 +426,21 @@ def test_a_file_that_was_mended_is_added(indexing):
     assert mended.chunks["filename"].unique().tolist() == NAMES
 
 
+def test_a_recording_that_was_taken_out_of_the_metadata_leaves_no_chunks(indexing):
+    run, decoded, _ = indexing
+    chunks.indexed(run(), NAMES)
+    left = chunks.indexed(run(), ["b.wav"])
+    assert decoded == NAMES
+    assert left.audio_hash.index.tolist() == ["b.wav"]
+    for table in (left.chunks, run().read_table("chunks")):
+        assert table["start_s"].tolist() == [0.0, 4.0]
+        assert set(table["filename"]) == {"b.wav"}
+    assert run().read_table("audio")["filename"].tolist() == ["b.wav"]
+    back = chunks.indexed(run(), ["a.wav", "b.wav"])
+    assert decoded == [*NAMES, "a.wav"]
+    assert back.audio_hash.index.tolist() == ["a.wav", "b.wav"]
+
+
 @pytest.mark.parametrize("overrides", [{"chunks.overlap_s": 2.0}, {"audio.sample_rate_hz": 40_000}])
 def test_other_chunks_are_cut_anew(indexing, overrides):
     run, decoded, _ = indexing

@@ -400,6 +400,20 @@ def test_after_phase_1_alone(copy):
     assert "no interval" in good
 
 
+def test_a_split_in_which_nobody_validates_has_its_other_sides_shown(copy):
+    folder, made = copy
+    splits_path = folder / "tables" / "splits.parquet"
+    pd.read_parquet(splits_path).assign(fold=np.int8(-1)).to_parquet(splits_path)
+    for name in ("predictions", *(f"validation_phase_{phase}_fold_{fold}" for phase in (1, 2) for fold in (0, 1))):
+        (folder / "tables" / f"{name}.parquet").unlink()
+    shutil.rmtree(folder / "metrics")
+    (folder / "metrics.json").unlink()
+    text = text_of(made())
+    assert "test" in text
+    assert "validation, fold" not in text
+    assert "Nothing has been scored yet" in text
+
+
 def test_recordings_that_are_gone_are_said_to_be(copy, tmp_path):
     folder, made = copy
     moved = config.override(config.load(folder / "config.yaml"), {"data.dir": tmp_path / "nowhere"})

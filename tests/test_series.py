@@ -201,20 +201,48 @@ def test_a_changed_setting_of_the_last_stage_runs_it_alone(copy, tiny_data):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "first", "named"),
+    ("overrides", "which", "named"),
     [
-        ({"silence.threshold": 0.2}, None, "02_chunking"),
-        ({"phase_1.learning_rate": 0.1}, None, "04_phase_1"),
-        ({"phase_1.learning_rate": 0.1}, "05", "04_phase_1"),
-        ({"seed": 1}, "03", "02_chunking"),
+        ({"silence.threshold": 0.2}, {}, "02_chunking"),
+        ({"phase_1.learning_rate": 0.1}, {}, "04_phase_1"),
+        ({"phase_1.learning_rate": 0.1}, {"first": "05"}, "04_phase_1"),
+        ({"seed": 1}, {"first": "03"}, "02_chunking"),
+        ({"augmentation.strength": 0.7}, {"only": "03"}, "04_phase_1"),
     ],
 )
-def test_a_setting_that_a_finished_stage_has_read_is_refused(copy, overrides, first, named):
+def test_a_setting_that_a_finished_stage_has_read_is_refused(copy, overrides, which, named):
     settings, before = (copy / "config.yaml").read_bytes(), times(copy)
     with pytest.raises(RunError, match=f"{named} has finished"):
-        series.run(run_dir=copy, overrides=overrides, first=first)
+        series.run(run_dir=copy, overrides=overrides, **which)
     assert (copy / "config.yaml").read_bytes() == settings
     assert times(copy) == before
+
+
+@pytest.mark.parametrize(("which", "dropped"), [({"only": "03"}, {"03"}), ({"first": "04"}, {"04", "05", "06"})])
+def test_only_what_runs_again_loses_the_epochs_it_had_kept(copy, monkeypatch, which, dropped):
+    kept = {one.name[:2]: copy / "stages" / f"{one.name}.epochs" for one in stages.STAGES}
+    for path in kept.values():
+        path.mkdir()
+    monkeypatch.setattr(series, "_execute", lambda *of: None)
+    series.run(run_dir=copy, **which)
+    assert {number for number, path in kept.items() if not path.exists()} == dropped
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"testing.traits_file": "nowhere/traits.csv"}, "testing.traits_file: there is no file /.*nowhere/traits.csv"),
+        (
+            {"augmentation.background.dir": "nowhere", "augmentation.background.probability": 0.5},
+            "augmentation.background.dir: there is no folder /.*nowhere",
+        ),
+    ],
+)
+def test_a_path_that_leads_nowhere_stops_before_anything_runs(tiny_data, tmp_path, monkeypatch, overrides, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match=said):
+        series.run("sample", tiny_data, tmp_path / "run", {**TINY, **overrides})
+    assert not (tmp_path / "run" / "notebooks").exists()
 
 
 def test_one_stage_alone_needs_what_it_reads(tmp_path, tiny_data):

@@ -221,6 +221,31 @@ def test_the_name_of_a_data_file_counts(prints, data):
     assert differing(before, prints()) == set(NAMES)
 
 
+def test_the_content_of_a_table_that_the_settings_name_counts(prints, tmp_path):
+    path = tmp_path / "traits.csv"
+    path.write_text("primary_label,iucn\na,LC\n")
+    before = prints({"testing.traits_file": path})
+    path.write_text("primary_label,iucn\na,VU\n")  # as long
+    assert differing(before, prints({"testing.traits_file": path})) == since(6)
+
+
+def test_a_new_file_of_background_sound_counts(prints, tmp_path):
+    noises = {"augmentation.background.dir": tmp_path / "noises", "augmentation.background.probability": 0.5}
+    (tmp_path / "noises/deep").mkdir(parents=True)
+    before = prints(noises)
+    (tmp_path / "noises/deep/rain.wav").write_bytes(b"new")
+    assert differing(before, prints(noises)) == since(3)
+
+
+def test_data_in_linked_folders_count(prints, data, tmp_path):
+    before = prints()
+    (data / "train_audio/a").rename(tmp_path / "a")
+    (data / "train_audio/a").symlink_to(tmp_path / "a")
+    assert prints() == before
+    (tmp_path / "a/XC1.ogg").write_bytes(bytes(99))
+    assert differing(before, prints()) == since(1)
+
+
 def test_times_and_the_place_of_the_data_do_not_count(prints, data, tmp_path):
     before = prints()
     for path in data.rglob("*"):

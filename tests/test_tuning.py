@@ -200,8 +200,20 @@ def test_the_same_search_under_other_paths(new_run, tmp_path):
     for name in ("one", "other"):
         run = new_run(name, **{"augmentation.background.dir": tmp_path / name / "backgrounds"})
         trainer = tuning._Trainer(run, None, None)
-        digests.append(trainer._digest(configs.space(run.config, 1)))
+        digests.append(trainer._digest(1, configs.space(run.config, 1)))
     assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "stages_anew"),
+    [({"phase_2.epochs": 9}, [2]), ({"phase_1.epochs": 9}, [1, 2]), ({"comparison.epochs": 9}, [])],
+)
+def test_a_stage_of_the_search_goes_on_while_what_it_trains_by_is_the_same(new_run, overrides, stages_anew):
+    before, after = (
+        {stage: tuning._Trainer(run, None, None)._digest(stage, configs.space(run.config, stage)) for stage in (1, 2)}
+        for run in (new_run("before"), new_run("after", **overrides))
+    )
+    assert [stage for stage in (1, 2) if before[stage] != after[stage]] == stages_anew
 
 
 def test_two_tunings_share_a_folder_and_nothing_else_does(new_run, monkeypatch):
