@@ -25,6 +25,7 @@ from birdlib import (
     chance,
     chunks,
     classifier,
+    competition,
     evaluation,
     exported,
     features,
@@ -35,7 +36,9 @@ from birdlib import (
     spectrogram,
     splits,
     stages,
+    standins,
 )
+from birdlib import config as configs
 from birdlib.exported import ExportError
 from birdlib.writing import digest
 
@@ -79,7 +82,13 @@ class Parity(NamedTuple):
         return [text for out, text in told if out]
 
 
-def export(run_dir: Path, out: Path, format: str = "openvino", precision: str = "f32") -> list[Parity]:
+def export(
+    run_dir: Path,
+    out: Path,
+    format: str = "openvino",
+    precision: str = "f32",
+    data_dir: str | Path | None = None,
+) -> list[Parity]:
     """Writes the phase II classifiers of a run as a folder to predict from, whole or not at all.
 
     Parameters
@@ -91,6 +100,8 @@ def export(run_dir: Path, out: Path, format: str = "openvino", precision: str = 
         "int8" (all but the head. OpenVINO: weights and activations, calibrated on training chunks, of a ConvNeXt but
         for its convolutions; ONNX: the matrix products alone, whose activations are scaled window by window).
 
+    data_dir : where the run's recordings are by now (a run that was trained elsewhere); None: where they were.
+
     Returns
     -------
     parities : a fold each; also in the folder's export.json.
@@ -98,15 +109,15 @@ def export(run_dir: Path, out: Path, format: str = "openvino", precision: str = 
     Raises
     ------
     ExportError
-        for a format without that precision, a run without a classifier, a place that cannot be taken, or a model that
-        is out of `TOLERANCES`.
+        for a format without that precision, a run without a classifier, recordings that are not there to check it on, a
+        place that cannot be taken, or a model that is out of `TOLERANCES`.
     birdlib.runtimes.MissingExtraError
         if a package that exporting needs is missing.
     """
     if (format, precision) not in runtimes.RUNS:
         raise ExportError(f"there is no {format} in {precision}; there are {', '.join(map(' '.join, runtimes.RUNS))}")
     _refuse_place(out)
-    run = _opened(run_dir)
+    run = _opened(run_dir, data_dir)
     runtimes.choose(format, precision)
     _require_writer(format)
     with _aside(out) as aside:
@@ -245,16 +256,20 @@ def _checked(
     truth = pd.Index(labels).get_indexer(table["primary_label"])
     session = runtimes.open_session(path, runtimes.choose(format, precision), precision)
     by_keras = classifier.of_keras(model, run.config)
-    source = sources.by_settings(run.data_dir, run.config)
-    rows = list(zip(table["filename"], table["start_s"], strict=True))
+    readable = _readable(table, run)
     pairs: list[tuple[np.ndarray, np.ndarray]] = []
 
     def both(images: np.ndarray) -> np.ndarray:
         pairs.append((by_keras.predict(images), session(images).probabilities))
         return pairs[-1][1]
 
-    classifier.Classifier(both, run.config).over(len(rows), lambda row: source.read(*rows[row]), "checking the export")
-    found = parity(truth, *(np.concatenate(each) for each in zip(*pairs, strict=True)))
+    classifier.Classifier(both, run.config).over(len(table), readable.read, "checking the export")
+    heard = readable.heard()
+    if not heard.any():
+        raise ExportError(f"none of {len(table)} chunks to check an export with can be read any more: {run.data_dir}")
+    if not heard.all():
+        warnings.warn(f"{(~heard).sum()} chunks that cannot be read are left out of the check", stacklevel=2)
+    found = parity(truth[heard], *(np.concatenate(each)[heard] for each in zip(*pairs, strict=True)))
     if wrong := found.fails(TOLERANCES[precision]):
         raise ExportError(
             f"{format} {precision} of fold {fold} is not what Keras says on {found.chunks} chunks, and is not kept: "
@@ -275,9 +290,13 @@ def parity(truth: np.ndarray, by_keras: np.ndarray, by_export: np.ndarray) -> Pa
 
 
 def _images(run: Run, side: str, fold: int, most: int) -> list[np.ndarray]:
-    table, source = _chunks(run, side, fold, most), sources.by_settings(run.data_dir, run.config)
-    read = (source.read(*row) for row in zip(table["filename"], table["start_s"], strict=True))
-    return spectrogram.images(read, run.config)
+    readable = _readable(table := _chunks(run, side, fold, most), run)
+    found = spectrogram.images((readable.read(row) for row in range(len(table))), run.config)
+    return [image for image, heard in zip(found, readable.heard(), strict=True) if heard]
+
+
+def _readable(table: pd.DataFrame, run: Run) -> standins.Readable:
+    return standins.Readable(table, sources.by_settings(run.data_dir, run.config), run.config.chunk_samples)
 
 
 def _chunks(run: Run, side: str, fold: int, most: int) -> pd.DataFrame:
@@ -290,14 +309,21 @@ def _chunks(run: Run, side: str, fold: int, most: int) -> pd.DataFrame:
     return table.iloc[np.sort(rows)]
 
 
-def _opened(run_dir: Path) -> Run:
+def _opened(run_dir: Path, data_dir: str | Path | None) -> Run:
     """The run as its sixth notebook would see it; nothing in it is changed."""
     found = exported.read(run_dir)
     if found.about["format"] != "keras":
         raise ExportError(f"{run_dir} is an export already: name the run folder it was made from")
     if not (run_dir / "tables/chunks.parquet").is_file():
         raise ExportError(f"{run_dir} lacks tables/chunks.parquet: run the series to notebook 05")
-    return runs.Run(run_dir.absolute(), found.config, stages.stage("06_testing"))
+    moved = {} if data_dir is None else {"data.dir": competition.folder(data_dir)}
+    run = runs.Run(run_dir.absolute(), configs.override(found.config, moved), stages.stage("06_testing"))
+    if not (run.data_dir / "train_audio").is_dir():
+        raise ExportError(
+            f"an export is checked on the run's recordings, and {run.data_dir} holds no train_audio: name the folder "
+            "where they are (birdlib export --data-dir), or predict with Keras from the run folder (--runtime keras)"
+        )
+    return run
 
 
 def _refuse_place(out: Path) -> None:

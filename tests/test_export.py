@@ -16,6 +16,7 @@ import pytest
 
 import birdlib
 from birdlib import classifier, export, exported, runtimes, splits
+from birdlib import config as configs
 
 pytest.importorskip("openvino", reason="birdlib[runtime] is not installed")
 
@@ -262,6 +263,37 @@ def test_a_run_without_a_classifier(start_run, tiny_config, tmp_path):
         exported.ExportError, match=r"lacks models/phase_2_fold_0\.keras: run the series to notebook 05"
     ):
         export.export(tmp_path, tmp_path / "out")
+
+
+@pytest.fixture
+def moved(run_dir, tiny_data, tmp_path):
+    """A run folder whose recordings are not where they were; and where they are by now."""
+    copy, data = Path(shutil.copytree(run_dir, tmp_path / "run")), Path(shutil.copytree(tiny_data, tmp_path / "data"))
+    config = configs.load(copy / "config.yaml")
+    elsewhere = configs.override(config, {"data.dir": "/kaggle/input/birdclef-2024"})
+    (copy / "config.yaml").write_text(configs.dump(elsewhere))
+    return copy, data
+
+
+def test_recordings_that_are_elsewhere_by_now(moved, folder, tmp_path):
+    run, data = moved
+    with pytest.raises(exported.ExportError, match=r"/kaggle/input/birdclef-2024 holds no train_audio: .*--data-dir"):
+        export.export(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (found,) = export.export(run, tmp_path / "out", data_dir=data)
+    assert found._asdict() == pytest.approx(exported.read(folder).about["parity"]["0"])
+
+
+def test_a_recording_that_broke_is_left_out_of_the_check(moved, folder, tmp_path):
+    run, data = moved
+    split = pd.read_parquet(run / "tables/splits.parquet")
+    broken = split.loc[(split["split"] == "test") | (split["fold"] == 0), "filename"].iloc[0]
+    chunks = pd.read_parquet(run / "tables/chunks.parquet")["filename"]
+    (data / "train_audio" / broken).write_bytes(b"gone")
+    with pytest.warns(UserWarning, match="cannot be read are left out of the check"):
+        (found,) = export.export(run, tmp_path / "out", data_dir=data)
+    lost = exported.read(folder).about["parity"]["0"]["chunks"] - found.chunks
+    assert 0 < lost <= (chunks == broken).sum()
 
 
 def test_half_a_folder_is_told_from_a_whole_one(folder, tmp_path):
