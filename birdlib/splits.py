@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from birdlib.settings import Splits
 
 COLUMNS = ("filename", "primary_label", "group", "split", "fold")
+# What a recording has to say to be grouped with others.
+TELLS = {"recording": (), "author": ("author",), "place": ("latitude", "longitude")}
 
 
 class SplitError(ValueError):
@@ -48,7 +50,7 @@ def by_settings(recordings: pd.DataFrame, data_dir: Path, settings: Splits, seed
     Raises
     ------
     SplitError, birdlib.metadata.MetadataError
-        as those do, and if there is no such column.
+        as those do, if there is no such column, and if no recording says what `Splits.group_by` groups by.
     """
     if settings.given is None:
         made = make(
@@ -57,8 +59,19 @@ def by_settings(recordings: pd.DataFrame, data_dir: Path, settings: Splits, seed
     else:
         sides = metadata.column(data_dir, settings.given)
         made = taken(recordings, sides, settings.folds, settings.group_by, place_km=settings.place_km)
+    if ungrouped(recordings, settings.group_by) == len(recordings):
+        raise SplitError(
+            f"splits.group_by={settings.group_by}: no recording has {' and '.join(TELLS[settings.group_by])}: fill the "
+            "column of train_metadata.csv, or set splits.group_by=recording"
+        )
     check(made)
     return made
+
+
+def ungrouped(recordings: pd.DataFrame, group_by: GroupBy) -> int:
+    """How many recordings lack what `group_by` groups by, such as an author: each of them is a group of its own."""
+    blank = [recordings[name].isna() | (recordings[name].astype(str).str.strip() == "") for name in TELLS[group_by]]
+    return int(np.any(blank, axis=0).sum())
 
 
 def taken(
@@ -256,8 +269,9 @@ def side(splits: pd.DataFrame, part: Literal["train", "validation", "test"], fol
     validating = training & (splits["fold"] == fold)
     if fold < 0 or not validating.any():
         raise SplitError(
-            f"no recording validates fold {fold}: too few groups for so many folds: lower splits.folds, or set "
-            "splits.group_by=recording"
+            f"no recording validates fold {fold}: a species keeps one group in training, and none has others to spare: "
+            "add recordings, lower splits.folds, or set splits.group_by=recording (where splits.given names a column, "
+            "that has to name the fold)"
         )
     return splits[validating if part == "validation" else training & ~validating]
 
@@ -319,8 +333,7 @@ def _check_classes(splits: pd.DataFrame) -> None:
 
 def _readied(recordings: pd.DataFrame, group_by: GroupBy, place_km: float) -> pd.DataFrame:
     """Checked and sorted by filename; then what ties recordings together, None where there is nothing."""
-    needed = {"recording": (), "author": ("author",), "place": ("latitude", "longitude")}[group_by]
-    _require(recordings, ("filename", "primary_label", "audio_hash", *needed))
+    _require(recordings, ("filename", "primary_label", "audio_hash", *TELLS[group_by]))
     _refuse(recordings, recordings["filename"].duplicated(), "filename is there twice")
     if group_by == "place":
         recordings = recordings.assign(place=sites.of(recordings, place_km))

@@ -156,6 +156,8 @@ run.save_figure(plots.fold_sides(split), "fold_sides")
 
 # %%
 splits.check(split)
+for fold in run.config.folds:
+    splits.side(split, "validation", fold)  # stops here, and not a notebook later, if nobody validates it
 shared = splits.shared(split, heard, fold=0)
 shared
 
@@ -165,6 +167,8 @@ run.finish()
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"] _kg_hide-input=true
 tested, unscored = (split["split"] == "test").sum(), splits.unscored(split)
+unknown = splits.ungrouped(heard, settings.group_by)
+alone = f" ({unknown} that do not say which are groups of their own)" if unknown else ""
 Markdown(f"""## What we saw{run.synthetic}
 
 - **{len(table):,} chunks, of which {(~table["kept"]).sum():,} ({(~table["kept"]).mean():.1%}) are silent** and left
@@ -173,7 +177,7 @@ Markdown(f"""## What we saw{run.synthetic}
   {dropped["rms"].max():.0%} of the worst hit; by the relative one {dropped["relative"].mean():.0%} and
   {dropped["relative"].max():.0%}.
 - **{tested} of {len(split)} recordings ({tested / len(split):.0%}) are held out for the test**, grouped by
-  {settings.group_by}; the rest makes {settings.folds} folds. No recording is on two sides;
+  {settings.group_by}{alone}; the rest makes {settings.folds} folds. No recording is on two sides;
   {shared.loc["recordists", "training and test"]} recordists are in both training and test.
 - Species too rare to be in the test: {", ".join(unscored) or "none"}.
 - Further files that could not be decoded: {len(index.problems)}; species without any: {", ".join(left_out) or "none"}.

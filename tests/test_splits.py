@@ -566,6 +566,32 @@ def test_given_splits_that_leak_are_refused(benchmark):
         given_by(folder, recordings)
 
 
+@pytest.mark.parametrize(
+    ("group_by", "columns", "count"),
+    [
+        ("recording", {}, 0),
+        ("author", {"author": ["anna", None, " ", "ben", ""]}, 3),
+        ("author", {"author": [None] * 5}, 5),
+        ("place", {"latitude": [1.0, 2.0, np.nan, 4.0, np.nan], "longitude": [np.nan, 2.0, 3.0, 4.0, np.nan]}, 3),
+    ],
+)
+def test_what_says_nothing_to_group_by_is_counted(group_by, columns, count):
+    assert splits.ungrouped(recordings_of({"a": 3, "b": 2}).assign(**columns), group_by) == count
+
+
+@pytest.mark.parametrize(
+    ("group_by", "columns", "named"),
+    [
+        ("author", {"author": None}, "author"),
+        ("place", {"latitude": 1.5, "longitude": np.nan}, "latitude and longitude"),
+    ],
+)
+def test_grouping_by_what_nobody_says_is_refused(group_by, columns, named, tmp_path):
+    recordings = recordings_of({"a": 6, "b": 6}).assign(**columns)
+    with pytest.raises(splits.SplitError, match=rf"splits.group_by={group_by}: no recording has {named}: .*=recording"):
+        splits.by_settings(recordings, tmp_path, Splits(group_by=group_by), 0)
+
+
 @pytest.mark.parametrize("bad", ["2", "fold 1", "", "0.5"])
 def test_a_side_that_is_none_is_named(benchmark, bad):
     folder, recordings, given = benchmark
