@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from birdlib.config import Config
 
 FRONT_END = ("audio", "chunks", "spectrogram", "soundscapes")
+_ANEW = "copy the whole folder, or export again"
 
 
 class ExportError(RuntimeError):
@@ -76,8 +77,12 @@ def read(folder: Path) -> Exported:
     """
     if not is_export(folder):
         return _of_run(folder)
-    about = read_json(folder / "export.json")
-    _require(folder, ["config.yaml", "species.csv", *about["models"]], "copy the whole folder, or export again")
+    try:
+        about = read_json(folder / "export.json")
+        weights = [str(Path(name).with_suffix(".bin")) for name in about["models"] if name.endswith(".xml")]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{folder}/export.json is damaged ({error!r}): {_ANEW}") from None
+    _require(folder, ["config.yaml", "species.csv", *about["models"], *weights], _ANEW)
     # A species code may read as a number, or as "nan": it is text.
     table = pd.read_csv(folder / "species.csv", dtype=str, keep_default_na=False).astype({"share": float})
     return Exported(folder, about, configs.load(folder / "config.yaml"), table)
