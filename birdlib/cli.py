@@ -176,9 +176,9 @@ def predict(
     cluster: Annotated[str | None, _CLUSTER] = None,
 ) -> None:
     """Hear recordings of any length, and write a submission, a table, Raven selections or Audacity labels."""
-    from birdlib import predicting
+    from birdlib import asked, predicting
 
-    choice = predicting.choice(threshold, top_k, species, merge)
+    choice = asked.choice(threshold, top_k, species, merge)
     smoothing = {"step_s": step, "neighbours": neighbours, "file_mean": file_mean}
     options = predicting.Options(format, choice, parquet, embeddings, sample, budget_minutes, workers, runtime, cluster)
     models = [_fastest(one, runtime) for one in model]
@@ -186,18 +186,31 @@ def predict(
     with stoppable("the same command goes on after the recordings it has heard"):
         summary = predicting.predict(audio, models, out, config, options)
     print("\n".join(summary.lines()))
+    if summary.nothing:
+        print(f"birdlib: no recording could be heard; {out / 'errors.csv'} says why", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 def _fastest(model: Path, runtime: str) -> Path:
-    """A run folder's own export, made the first time, where OpenVINO is installed; else the folder as it is."""
+    """A run folder's own export, made the first time, where OpenVINO is installed; else the folder as it is.
+
+    So it is too where the export cannot be made, as in a folder that may not be written to, unless OpenVINO was named.
+    """
     from birdlib import exported, runtimes
+    from birdlib.audio import AudioError
 
     if exported.is_export(model) or runtime not in ("auto", "openvino") or not runtimes.installed("openvino"):
         return model
     exported.read(model)  # a folder that is none is said to be none before anything is loaded
     from birdlib import export
 
-    return export.for_predicting(model)
+    try:
+        return export.for_predicting(model)
+    except (exported.ExportError, runtimes.MissingExtraError, AudioError, OSError) as error:
+        if runtime != "auto":
+            raise
+        print(f"birdlib: no export of {model} could be made ({error}): predicting by Keras", file=sys.stderr)
+        return model
 
 
 def main() -> None:

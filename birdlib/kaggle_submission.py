@@ -211,6 +211,7 @@ def predict(found: Found, budget_minutes: float = BUDGET_MINUTES, smoothing: Map
 
 
 def _without_rows(found: Found, config: Config) -> Path:
+    predicting.require_loadable(found.models)  # else it would be known when the notebook is scored
     labels = exported.read(found.models[0]).species["primary_label"].tolist()
     nothing = pd.DataFrame(columns=["row_id", *labels])
     table, _ = soundscapes.submission(nothing, labels, found.data_dir)

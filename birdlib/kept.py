@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet
 
-from birdlib import classifier, exported
+from birdlib import audio, classifier, exported
 from birdlib.soundscapes import Heard
 from birdlib.writing import is_aside, read_json, replacing, sweep, write_json
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
     from birdlib.config import Config
     from birdlib.exported import Exported
+
+_LONGEST = 255  # bytes that a file system takes for a name
+_END = 65_536  # bytes of each end of a recording that tell it from others
 
 
 class PredictError(RuntimeError):
@@ -48,7 +53,8 @@ def settle(out: Path, opened: Sequence[Exported], config: Config, runtime: str) 
     before = read_json(out / "predict.json")
     if before or (out.is_dir() and all(map(is_aside, out.iterdir()))):
         sweep(out)  # of a prediction that was killed
-    if before and {name: before.get(name) for name in made_by} != made_by:
+    # A model that could not be loaded has left nothing that another may not follow.
+    if before and (out / "rows").exists() and {name: before.get(name) for name in made_by} != made_by:
         raise PredictError(f"{out} holds what another model, or other settings, heard: name another folder")
     if not before and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PredictError(f"{out} is there and holds no prediction: name a folder that is missing or empty")
@@ -57,16 +63,36 @@ def settle(out: Path, opened: Sequence[Exported], config: Config, runtime: str) 
     return words
 
 
+def stamp(path: Path) -> str:
+    """What tells a recording from others: a digest of its size and both its ends; "" where it cannot be read.
+
+    Recorders on one schedule write files of the same name and the same size, one at each site.
+    """
+    try:
+        if not path.is_file():  # opening a named pipe would wait for ever
+            return ""
+        with open(path, "rb") as file:
+            begin, size = file.read(_END), file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _END))
+            return hashlib.sha256(b"%d bytes: " % size + begin + file.read()).hexdigest()
+    except OSError:
+        return ""
+
+
 def has(out: Path, recording: Recording, embeddings: bool) -> bool:
     """Whether a recording, as it is now, was heard before (with its embeddings, if they are asked for)."""
     if embeddings and not _path(out, recording, "embeddings").exists():
         return False
     path = _path(out, recording)
-    return path.exists() and _about(path)["bytes"] == recording.path.stat().st_size
+    if not path.exists() or not (known := _about(path).get("stamp")):  # which earlier versions did not keep
+        return False
+    return known == stamp(recording.path)
 
 
-def keep(out: Path, recording: Recording, heard: Heard, model: Exported, config: Config) -> None:
-    """Keeps what was heard in a recording: ``rows/``, last, and ``embeddings/``."""
+def keep(out: Path, recording: Recording, heard: Heard, model: Exported, config: Config, mark: str) -> None:
+    """Keeps what was heard in a recording, whose `stamp` was `mark`: ``rows/``, last, and ``embeddings/``."""
+    for kind in ("rows", "embeddings"):  # those of another recording of this name never stand beside what is new
+        _path(out, recording, kind).unlink(missing_ok=True)
     if heard.embeddings is not None:
         names = [f"feature_{place}" for place in range(heard.embeddings.shape[1])]
         table = pd.DataFrame(heard.embeddings, columns=names)
@@ -74,7 +100,7 @@ def keep(out: Path, recording: Recording, heard: Heard, model: Exported, config:
         with replacing(_path(out, recording, "embeddings")) as aside:
             table.to_parquet(aside, index=False)
     arrays = dict(zip(model.species["primary_label"], heard.values.T, strict=True))
-    about = {"duration_s": repr(heard.duration_s), "bytes": str(recording.path.stat().st_size)}
+    about = {"duration_s": repr(heard.duration_s), "stamp": mark}
     with replacing(_path(out, recording)) as aside:
         pyarrow.parquet.write_table(pyarrow.table(arrays).replace_schema_metadata(about), aside)
 
@@ -82,7 +108,7 @@ def keep(out: Path, recording: Recording, heard: Heard, model: Exported, config:
 def read(out: Path, recording: Recording) -> Heard:
     """What was kept of a recording, without its embeddings."""
     path = _path(out, recording)
-    return Heard(pd.read_parquet(path).to_numpy(np.float32), _about(path)["duration_s"])
+    return Heard(pd.read_parquet(path).to_numpy(np.float32), float(_about(path)["duration_s"]))
 
 
 class Kept(Mapping):
@@ -96,7 +122,7 @@ class Kept(Mapping):
 
     def duration_s(self, name: str) -> float:
         """How long a recording is, without reading what was heard in it."""
-        return _about(_path(self._out, self._recordings[name]))["duration_s"]
+        return float(_about(_path(self._out, self._recordings[name]))["duration_s"])
 
     def __contains__(self, name: object) -> bool:
         return name in self._recordings
@@ -111,12 +137,31 @@ class Kept(Mapping):
 def write_errors(out: Path, failed: Mapping[str, str]) -> None:
     """``errors.csv``, also when there are none: path, reason."""
     with replacing(out / "errors.csv") as aside:
-        pd.DataFrame(sorted(failed.items()), columns=["path", "reason"]).to_csv(aside, index=False)
+        rows = [tuple(map(audio.as_text, row)) for row in sorted(failed.items())]
+        pd.DataFrame(rows, columns=["path", "reason"]).to_csv(aside, index=False)
+
+
+def own_file(folder: Path, name: str, suffix: str) -> Path:
+    """Where a file of ours about a recording lies: below `folder`, by the recording's name with `suffix` behind it.
+
+    A name that would be too long is shortened, and one that is no UTF-8 is written as text: a digest then tells it from
+    others.
+    """
+    *above, last = name.split("/")
+    return folder.joinpath(*(_fitting(part, "") for part in above), _fitting(last, suffix))
+
+
+def _fitting(name: str, suffix: str) -> str:
+    text = audio.as_text(name)
+    if text == name and len((text + suffix).encode()) <= _LONGEST:
+        return text + suffix
+    end = f"~{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}{suffix}"
+    return text.encode()[: _LONGEST - len(end)].decode(errors="ignore") + end
 
 
 def _path(out: Path, recording: Recording, kind: str = "rows") -> Path:
-    return out / kind / f"{recording.name}.parquet"
+    return own_file(out / kind, recording.name, ".parquet")
 
 
-def _about(path: Path) -> dict[str, float]:
-    return {name.decode(): float(value) for name, value in pyarrow.parquet.read_schema(path).metadata.items()}
+def _about(path: Path) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in pyarrow.parquet.read_schema(path).metadata.items()}

@@ -3,6 +3,7 @@
 OUT/predict.json                 which model, by which runtime, with which settings
 OUT/rows/<recording>.parquet     every probability, a file a recording: an interrupted prediction goes on after
                                  these, and another format, threshold or species list is made of them at once
+                                 (`birdlib.kept.own_file` shortens a name that would be too long)
 OUT/embeddings/<recording>.parquet   if they are asked for
 OUT/errors.csv                   the recordings that could not be read: path, reason
 OUT/submission.csv, table.csv (or .parquet), raven/, audacity/
@@ -25,10 +26,11 @@ import pandas as pd
 from joblib import cpu_count
 from tqdm.auto import tqdm
 
-from birdlib import audio, classifier, detections, exported, formats, kept, soundscapes
+from birdlib import asked, audio, classifier, detections, exported, formats, kept, soundscapes
 from birdlib.detections import Choice
 from birdlib.kept import PredictError, Recording
 from birdlib.parallel import Failure, map_files
+from birdlib.processes import why
 from birdlib.soundscapes import Heard
 from birdlib.writing import replacing
 
@@ -73,7 +75,7 @@ class Summary(NamedTuple):
     ``heard`` and ``kept`` count recordings: heard now, and known from an earlier call; ``failed`` is name -> reason;
     ``unreached`` are those the budget left out; ``filled`` rows of the submission are class priors; ``unknown`` are the
     classes of the submission that the model does not know; ``written`` is what was written; ``softmax`` whether
-    detections were asked of a model that can only tell which, and not whether.
+    detections were asked of a model that can only tell which, and not whether; ``notes`` are what else is to be known.
     """
 
     runtime: str
@@ -85,9 +87,15 @@ class Summary(NamedTuple):
     unknown: list[str]
     written: Path
     softmax: bool
+    notes: list[str]
+
+    @property
+    def nothing(self) -> bool:
+        """Whether recordings failed, and all that were reached did."""
+        return bool(self.failed) and not self.heard and not self.kept
 
     def lines(self) -> list[str]:
-        """The summary in words."""
+        """The summary in words, as a terminal may have them."""
         told = [f"by {self.runtime}: {self.heard:,} recordings heard, {self.kept:,} known already"]
         told += [f"{name}: {reason}" for name, reason in sorted(self.failed.items())[:10]]
         if len(self.failed) > 10:
@@ -96,40 +104,12 @@ class Summary(NamedTuple):
             told.append(f"the budget left {len(self.unreached):,} recordings unheard, the first {self.unreached[0]}")
         if self.filled:
             told.append(f"{self.filled:,} rows are filled with class priors")
+        told += self.notes
         if self.unknown:
             told.append(f"not known to the model, so 0: {', '.join(self.unknown)}")
         if self.softmax:
             told.append("the model has a softmax: it names some species in every window, also where there is none")
-        return [*told, f"written: {self.written}"]
-
-
-def recordings(paths: Sequence[Path], config: Config) -> list[Recording]:
-    """The audio files among files and folders, each by its name below what was given, sorted by it.
-
-    A folder in BirdCLEF's layout gives its soundscapes (`birdlib.soundscapes.find`), any other all that is in it.
-
-    Raises
-    ------
-    PredictError
-        if a path is missing, if two files have the same name, or if there is no audio.
-    """
-    found: list[Recording] = []
-    for path in map(Path, paths):
-        if not path.exists():
-            raise PredictError(f"{path}: no such file or folder")
-        if any((path / folder).is_dir() for folder in ("test_soundscapes", "unlabeled_soundscapes")):
-            found += [Recording(one, one.name) for one in soundscapes.find(path, config).paths]
-        elif path.is_dir():
-            inside = sorted(one for one in path.rglob("*") if audio.is_audio(one) and one.is_file())
-            found += [Recording(one, one.relative_to(path).as_posix()) for one in inside]
-        else:
-            found.append(Recording(path, path.name))
-    names = pd.Series([one.name for one in found], dtype=object)
-    if names.duplicated().any():
-        raise PredictError(f"two recordings are called {names[names.duplicated()].iloc[0]}: predict them one by one")
-    if not found:
-        raise PredictError(f"there is no audio in {', '.join(map(str, paths))} ({' '.join(audio.SUFFIXES)})")
-    return sorted(found, key=lambda one: one.name)
+        return [audio.printable(line) for line in (*told, f"written: {self.written}")]
 
 
 def predict(paths: Sequence[Path], models: Sequence[Path], out: Path, config: Config, options: Options) -> Summary:
@@ -144,33 +124,40 @@ def predict(paths: Sequence[Path], models: Sequence[Path], out: Path, config: Co
     Raises
     ------
     PredictError
-        if the recordings, the options or the folder do not do.
+        if the recordings, the options or the folder do not do, or a model cannot be loaded.
     birdlib.exported.ExportError, birdlib.runtimes.MissingExtraError
         if a model cannot be used.
     """
     until = math.inf if options.budget_minutes is None else time.monotonic() + 60 * options.budget_minutes
     opened = [exported.read(Path(model)) for model in models]
     _refuse(options, opened)
-    asked = recordings(paths, config)
+    found, labels = asked.recordings(paths, config), opened[0].species["primary_label"].tolist()
+    columns, notes = [], list(asked.stand_ins(paths, config))
+    if options.format == "submission":
+        columns, note = asked.columns(options.sample, paths, found, labels)
+        notes.append(note)
+    else:
+        notes += asked.unknown_species(options.choice, labels)
     job = _Job(tuple(map(Path, models)), options.runtime, 0, config, options.embeddings)
     runtime = kept.settle(out, opened, config, options.runtime)
-    left = [one for one in asked if not kept.has(out, one, options.embeddings)]
+    left = [one for one in found if not kept.has(out, one, options.embeddings)]
     failed, reached = _hear_all(job, left, out, options, opened, until)
     kept.write_errors(out, failed)
     unreached = [one for one in left if one.name not in reached]
     missing = set(failed) | {one.name for one in unreached}
-    heard = kept.Kept(out, [one for one in asked if one.name not in missing])
-    filled, unknown, written = _write(asked, heard, out, opened[0], config, options, paths)
+    heard = kept.Kept(out, [one for one in found if one.name not in missing])
+    filled, unknown, written = _write(found, heard, out, opened[0], config, options, columns)
     return Summary(
         runtime=runtime,
         heard=len(reached) - len(failed),
-        kept=len(asked) - len(left),
+        kept=len(found) - len(left),
         failed=failed,
         unreached=[one.name for one in unreached],
         filled=filled,
         unknown=unknown,
         written=written,
         softmax=options.format != "submission" and opened[0].about["activation"] == "softmax",
+        notes=notes,
     )
 
 
@@ -208,6 +195,12 @@ class _Job(NamedTuple):
     embeddings: bool
 
 
+class _NotLoaded(NamedTuple):
+    """What hearing a recording gives where the model cannot be loaded, which is not the recording's fault."""
+
+    reason: str
+
+
 def _hear_all(
     job: _Job, left: list[Recording], out: Path, options: Options, opened: list[Exported], until: float
 ) -> tuple[dict[str, str], set[str]]:
@@ -225,26 +218,53 @@ def _hear_all(
     left = [one._replace(path=one.path.absolute()) for one in left]
     needs = [*job.models, Path(os.path.commonpath([one.path.parent for one in left]))] if options.cluster else []
     # The longest first, so that no core waits for one at the end.
-    order = sorted(left, key=lambda one: -one.path.stat().st_size)
+    order = sorted(left, key=lambda one: -_bytes(one.path))
     work, limit_s = functools.partial(_hear, job), _time_limit_s(left, job.config)
     results = map_files(work, order, limit_s, workers, cluster=options.cluster, needs=needs)
     with closing(results), tqdm(total=len(left), desc="hearing", unit="file", mininterval=1.0) as bar:
         for recording, result in results:
             bar.update()
+            if isinstance(result, _NotLoaded):
+                raise _unloadable(job.models, result.reason)
             reached.add(recording.name)
             if isinstance(result, Failure):
                 failed[recording.name] = result.reason.removeprefix(f"{recording.path}: ")
             else:
-                kept.keep(out, recording, result, opened[0], job.config)
+                mark, heard = result
+                kept.keep(out, recording, heard, opened[0], job.config, mark)
             if time.monotonic() >= until:
                 break
     return failed, reached
 
 
-def _hear(job: _Job, recording: Recording) -> Heard:
-    """In the working process."""
-    model = _loaded(job.models, job.runtime, job.threads)
-    return soundscapes.hear(recording.path, model, job.config, job.embeddings)
+def _hear(job: _Job, recording: Recording) -> tuple[str, Heard] | _NotLoaded:
+    """In the working process. The recording's stamp is from before: one that is still written to is heard again."""
+    try:
+        model = _loaded(job.models, job.runtime, job.threads)
+    except Exception as error:
+        return _NotLoaded(why(error))
+    return kept.stamp(recording.path), soundscapes.hear(recording.path, model, job.config, job.embeddings)
+
+
+def require_loadable(models: Sequence[Path]) -> None:
+    """Loads models that nothing is to be heard with yet. Raises `PredictError` where they cannot be."""
+    try:
+        _loaded(tuple(models), "auto", 0)
+    except Exception as error:
+        raise _unloadable(models, why(error)) from None
+
+
+def _unloadable(models: Sequence[Path], reason: str) -> PredictError:
+    names = " and ".join(map(str, models))
+    return PredictError(f"{names} cannot be loaded ({reason}): copy the whole folder again, or make it anew")
+
+
+def _bytes(path: Path) -> int:
+    """0 for what is gone, or a link to nowhere: hearing it says so."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 @functools.lru_cache(maxsize=1)
@@ -269,11 +289,12 @@ def duration_s(path: Path, otherwise: float) -> float:
 # ---- what is written
 
 
-def _write(asked, heard, out, model, config, options, paths) -> tuple[int, list[str], Path]:
+def _write(found, heard, out, model, config, options, columns) -> tuple[int, list[str], Path]:
     if options.format == "submission":
-        return _write_submission(asked, heard, out, model, config, options, paths)
+        return _write_submission(found, heard, out, model, config, columns)
+    row_s, choice = config.chunks.length_s, options.choice
     tables = (
-        detections.table(name, one.values, config.chunks.length_s, one.duration_s, model.species, options.choice)
+        detections.table(audio.as_text(name), one.values, row_s, one.duration_s, model.species, choice)
         for name, one in heard.items()
     )
     if options.format == "table":
@@ -282,17 +303,17 @@ def _write(asked, heard, out, model, config, options, paths) -> tuple[int, list[
         return 0, [], path
     for name, table in zip(heard, tables, strict=True):
         if options.format == "raven":
-            formats.write_raven(table, out / "raven" / f"{name}.selections.txt", config)
+            formats.write_raven(table, kept.own_file(out / "raven", name, ".selections.txt"), config)
         else:
-            formats.write_audacity(table, out / "audacity" / f"{name}.txt")
+            formats.write_audacity(table, kept.own_file(out / "audacity", name, ".txt"))
     return 0, [], out / options.format
 
 
-def _write_submission(asked, heard, out, model, config, options, paths) -> tuple[int, list[str], Path]:
+def _write_submission(found, heard, out, model, config, columns) -> tuple[int, list[str], Path]:
     labels = model.species["primary_label"].tolist()
     share = model.species["share"].to_numpy(np.float32)
     tables, filled = [], 0
-    for one, length_s in zip(asked, _lengths_s(asked, heard), strict=True):
+    for one, length_s in zip(found, _lengths_s(found, heard), strict=True):
         if one.name in heard:
             values = heard[one.name].values
         else:
@@ -300,24 +321,18 @@ def _write_submission(asked, heard, out, model, config, options, paths) -> tuple
             values = np.tile(share, (soundscapes.count(samples, config.chunk_samples, config), 1))
             filled += len(values)
         tables.append(soundscapes.rows(one.path, values, labels, config))
-    sample = options.sample or _beside(Path(paths[0]))
-    table, unknown = soundscapes.submission(pd.concat(tables, ignore_index=True), labels, sample)
+    table, unknown = soundscapes.submitted(pd.concat(tables, ignore_index=True), labels, columns)
     with replacing(out / "submission.csv") as aside:
         table.to_csv(aside, index=False)
     return filled, unknown, out / "submission.csv"
 
 
-def _lengths_s(asked: list[Recording], heard: kept.Kept) -> list[float]:
+def _lengths_s(found: list[Recording], heard: kept.Kept) -> list[float]:
     """How long each recording is; one that cannot be read is taken to be as long as most, as a submission wants rows
     of it too."""
-    found = [heard.duration_s(one.name) if one.name in heard else duration_s(one.path, math.nan) for one in asked]
-    lengths = pd.Series(found)
+    known = [heard.duration_s(one.name) if one.name in heard else duration_s(one.path, math.nan) for one in found]
+    lengths = pd.Series(known)
     return lengths.fillna(lengths.median()).fillna(0.0).tolist()
-
-
-def _beside(path: Path) -> Path:
-    """Where ``sample_submission.csv`` would be: in the data folder, or beside the folder of soundscapes."""
-    return next((folder for folder in (path, path.parent) if (folder / "sample_submission.csv").exists()), path.parent)
 
 
 def _refuse(options: Options, opened: list[Exported]) -> None:
@@ -329,22 +344,3 @@ def _refuse(options: Options, opened: list[Exported]) -> None:
         known = set(opened[0].species["primary_label"])
         if not options.choice.species & known:
             raise PredictError("the model knows none of the species in the list: they are labels, one a line")
-
-
-def choice(threshold: float, top_k: int | None, species: Path | None, merge: bool) -> Choice:
-    """A choice of detections; `species` is a text file of labels, one a line, with comments after a #.
-
-    Raises
-    ------
-    PredictError
-        if the file cannot be read.
-    birdlib.detections.DetectionError
-        if a number is out of its range.
-    """
-    if species is None:
-        return Choice(threshold, top_k, None, merge)
-    try:
-        lines = species.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PredictError(f"{species}: not readable as a species list: {error}") from None
-    return Choice(threshold, top_k, frozenset(filter(None, (line.partition("#")[0].strip() for line in lines))), merge)

@@ -14,6 +14,8 @@ import pytest
 
 import birdlib
 from birdlib import cli
+from birdlib.audio import AudioError
+from birdlib.exported import ExportError
 
 
 @pytest.fixture
@@ -335,6 +337,31 @@ def test_a_cluster_that_does_not_answer_is_one_line(refused, data, tmp_path, mon
 def test_a_model_that_is_none(refused, tmp_path):
     line = refused("predict", tmp_path, "--model", tmp_path / "none", "--out", tmp_path / "out")
     assert line == f"{tmp_path}/none is neither a run folder nor one that birdlib export wrote"
+
+
+@pytest.mark.parametrize(
+    "error", [ExportError("it differs"), AudioError("a.ogg: no such file"), OSError(30, "Read-only file system")]
+)
+def test_a_run_whose_export_cannot_be_made_is_predicted_by_keras(call, monkeypatch, tmp_path, error):
+    from birdlib import export, exported, predicting, runtimes
+
+    def fails(_):
+        raise error
+
+    class Enough(Exception):
+        pass
+
+    def together(models, _):
+        raise Enough(*models)
+
+    monkeypatch.setattr(exported, "read", lambda _: None)
+    monkeypatch.setattr(runtimes, "installed", lambda _: "1.0")
+    monkeypatch.setattr(export, "for_predicting", fails)
+    monkeypatch.setattr(predicting, "together", together)
+    arguments = ["predict", tmp_path, "--model", tmp_path / "run", "--out", tmp_path / "out"]
+    with pytest.raises(Enough) as reached:
+        call(*arguments)
+    assert reached.value.args == (tmp_path / "run",)
 
 
 def test_exporting_what_is_no_run(refused, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from birdlib import config as configs
 from birdlib import kaggle_places, kaggle_submission, kaggle_wheels, kernels, runtimes
 from birdlib.kaggle_submission import SubmissionError
+from birdlib.kept import PredictError
 from birdlib.kernels import KernelError, Wishes
 from tests.conftest import TINY_LABELS, needs_installation, noise, save, save_export, tone
 
@@ -167,6 +168,17 @@ def test_without_any_soundscapes_the_table_has_its_header(kaggle, capsys):
     assert list(submitted(kaggle).columns) == ["row_id", "zebra1", *reversed(TINY_LABELS)]
     assert len(submitted(kaggle)) == 0
     assert "gets no rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("unlabelled", [True, False])
+def test_a_model_that_cannot_be_loaded_is_an_error_and_no_priors(kaggle, unlabelled):
+    if not unlabelled:
+        shutil.rmtree(kaggle / "input/competitions/birds/unlabeled_soundscapes")
+    weights = kaggle / "input/datasets/ann/my-export/model_0.bin"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(PredictError, match="my-export cannot be loaded"):
+        kaggle_submission.predict(begin())
+    assert not (kaggle / "working/submission.csv").exists()
 
 
 def test_models_that_are_named_are_averaged(kaggle, hidden):

@@ -30,6 +30,7 @@ WITHOUT_KERAS = (
         "search",
         "studies",
         "predicting",
+        "asked",
         "kept",
         "formats",
         "detections",

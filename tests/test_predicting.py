@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from birdlib import audio, classifier, formats, predicting, soundscapes, spectrogram
+from birdlib import asked, audio, classifier, cli, exported, formats, predicting, soundscapes, spectrogram
 from birdlib import config as configs
 from birdlib.detections import Choice
 from birdlib.kept import PredictError
@@ -237,7 +238,69 @@ def test_what_the_budget_does_not_reach_is_filled_with_priors(folder, model, tmp
     assert any("9 rows are filled with class priors" in line for line in summary.lines())
 
 
+def test_the_sample_beside_the_recordings_is_found_from_where_they_are(folder, model, out, monkeypatch):
+    beside = folder.parent / "sample_submission.csv"
+    pd.DataFrame(columns=["midbir1", "row_id"]).to_csv(beside, index=False)
+    try:
+        monkeypatch.chdir(folder)
+        summary = heard(folder, model, out, options=Options("submission", workers=1), paths=[Path()])
+    finally:
+        beside.unlink()
+    assert list(pd.read_csv(summary.written)) == ["row_id", "midbir1"]
+    assert f"the columns are those of {beside}" in summary.lines()
+    summary = heard(folder, model, out, options=Options("submission", workers=1))
+    assert any("no sample_submission.csv was found" in line for line in summary.lines())
+    assert list(pd.read_csv(summary.written)) == ["row_id", *LABELS]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"id,a\n"])
+def test_a_sample_that_does_not_do_is_said_before_anything_is_heard(folder, model, tmp_path, content):
+    sample = tmp_path / "sample.csv"
+    if content is not None:
+        sample.write_bytes(content)
+    with pytest.raises(PredictError, match=r"sample\.csv (is not readable as CSV|lacks the column row_id)"):
+        heard(folder, model, tmp_path / "out", options=Options("submission", workers=1, sample=sample))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("names", [("a/x.wav", "b/x.wav"), ("x.wav", "x.ogg"), ("x.wav", "soundscape_x.wav")])
+def test_recordings_whose_rows_would_be_called_the_same_are_no_submission(model, tmp_path, names):
+    for number, name in enumerate(names):
+        save(tmp_path / "audio" / name, noise(1, number))
+    with pytest.raises(PredictError, match="would have the same rows") as error:
+        heard(tmp_path / "audio", model, tmp_path / "out", options=Options("submission", workers=1))
+    assert all(str(tmp_path / "audio" / name) in str(error.value) for name in names)
+    assert not (tmp_path / "out").exists()
+    assert len(asked.recordings([tmp_path / "audio"], CONFIG)) == 2  # which any other format takes
+
+
 # ---- going on
+
+
+def test_recordings_of_one_name_and_one_size_are_told_apart(model, tmp_path):
+    """As AudioMoths on one schedule write them, one at each site; the last kept is the last heard."""
+    for site, hz in (("a", 300), ("b", 9000)):
+        save(tmp_path / site / "20240501_053000.wav", tone(4, hz), subtype="PCM_16")
+    names = [tmp_path / site / "20240501_053000.wav" for site in "ab"]
+    assert names[0].stat().st_size == names[1].stat().st_size
+    out, options = tmp_path / "out", Options(workers=1, embeddings=True)
+    for path in (*names, names[0]):
+        summary = heard(path.parent, model, out, options=options)
+        assert (summary.heard, summary.kept) == (1, 0)
+        np.testing.assert_allclose(kept(out, path.name), by_loop(path), atol=1e-4)
+    assert heard(tmp_path / "a", model, out, options=options)[1:3] == (0, 1)
+    heard(tmp_path / "b", model, out)  # without embeddings: those that are there are of another recording
+    assert heard(tmp_path / "b", model, out, options=options).heard == 1
+
+
+def test_what_a_version_without_stamps_has_kept_is_heard_again(folder, model, out):
+    import pyarrow.parquet
+
+    path = out / "rows/c.ogg.parquet"
+    table = pyarrow.parquet.read_table(path)
+    about = {"duration_s": "0.4", "bytes": str((folder / "c.ogg").stat().st_size)}
+    pyarrow.parquet.write_table(table.replace_schema_metadata(about), path)
+    assert heard(folder, model, out)[1:3] == (1, 2)
 
 
 def test_another_format_hears_nothing_again(folder, model, out):
@@ -303,7 +366,119 @@ def rows_in(out):
     return list((out / "rows").glob("[0-9]*.parquet"))
 
 
+# ---- odd names
+
+
+NAMES = ["n" * 251 + ".wav", "\N{CJK UNIFIED IDEOGRAPH-9CE5}" * 83 + "x.wav", "two\nlines.wav"]
+ODD = [os.fsdecode(b"caf\xe9.wav"), os.fsdecode(b"nuit\xff/" + b"d" * 251 + b".wav")]
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """Recordings whose names are as long as can be, or no UTF-8; one that is no audio."""
+    top = tmp_path_factory.mktemp("odd") / "audio"
+    for name in (*NAMES, *ODD):
+        place = top / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        save(top / "x.wav", tone(1, 300 + 10 * len(name))).rename(place)
+    (top / os.fsdecode(b"bad\xe8\x1b[31m.wav")).write_bytes(b"no audio")
+    return top
+
+
+@pytest.mark.parametrize("format", predicting.FORMATS)
+def test_odd_names_are_heard_and_written_as_text(odd, model, tmp_path, format):
+    assert {len(os.fsencode(name)) for name in NAMES[:2]} == {255, 254}
+    options = Options(format, Choice(0.0), workers=1, embeddings=True)
+    summary = heard(odd, model, tmp_path / "out", options=options)
+    assert (summary.heard, summary.kept, len(summary.failed)) == (5, 0, 1)
+    assert any(line.startswith("bad\\xe8\\x1b[31m.wav: not readable as audio") for line in summary.lines())
+    assert all(line.isprintable() for line in summary.lines())
+    assert pd.read_csv(tmp_path / "out/errors.csv")["path"].tolist() == ["bad\\xe8\x1b[31m.wav"]
+    assert len(list((tmp_path / "out/rows").rglob("*.parquet"))) == 5  # none has taken another's place
+    if format in ("raven", "audacity"):
+        written = [path.read_text(encoding="utf-8") for path in summary.written.rglob("*.txt")]
+        assert len(written) == 5
+        assert all(written)
+    else:
+        table = pd.read_csv(summary.written)
+        rows = table.iloc[:, 0].str.removeprefix("soundscape_")
+        assert rows.str.startswith(("n" * 200, "\N{CJK UNIFIED IDEOGRAPH-9CE5}" * 83, "nuit\\xff/d", "d" * 200)).any()
+        assert rows.str.startswith("caf\\xe9").any()
+    assert heard(odd, model, tmp_path / "out", options=options)[1:3] == (0, 5)
+
+
+def test_a_linked_folder_is_heard_and_a_link_to_nowhere_is_named(folder, model, tmp_path):
+    (tmp_path / "audio").mkdir()
+    (tmp_path / "audio" / "site").symlink_to(folder)
+    (tmp_path / "audio" / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
+    summary = heard(tmp_path / "audio", model, tmp_path / "out")
+    assert summary.failed == {"gone.wav": "no such file"}
+    assert summary.heard == 3
+    np.testing.assert_allclose(kept(tmp_path / "out", "site/night/b.flac"), by_loop(folder / "night/b.flac"), atol=1e-4)
+
+
+# ---- a model that cannot be loaded
+
+
+def broken(model, folder, how):
+    shutil.copytree(model, folder)
+    if how == "cut short":
+        weights = folder / "model_0.bin"
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    elif how == "garbage":
+        (folder / "model_0.xml").write_text("no model")
+    return folder
+
+
+@pytest.mark.parametrize(("how", "format"), [("cut short", "submission"), ("garbage", "table")])
+def test_a_model_that_cannot_be_loaded_is_one_error(folder, model, tmp_path, how, format):
+    bad, out = broken(model, tmp_path / "bad", how), tmp_path / "out"
+    with pytest.raises(PredictError, match=f"{bad} cannot be loaded .*: copy the whole folder again"):
+        heard(folder, bad, out, options=Options(format, workers=2))
+    assert [path.name for path in out.iterdir()] == ["predict.json"]
+    assert heard(folder, model, out, options=Options(format, workers=1)).heard == 3
+
+
+def test_weights_that_are_missing(model, tmp_path):
+    (broken(model, tmp_path / "bad", "not") / "model_0.bin").unlink()
+    with pytest.raises(exported.ExportError, match=r"lacks model_0\.bin: copy the whole folder, or export again"):
+        exported.read(tmp_path / "bad")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}"])
+def test_a_damaged_export(model, tmp_path, content):
+    (broken(model, tmp_path / "bad", "not") / "export.json").write_text(content)
+    with pytest.raises(exported.ExportError, match=r"export\.json is damaged"):
+        exported.read(tmp_path / "bad")
+
+
+@pytest.mark.parametrize("good", [False, True])
+def test_the_command_fails_where_every_recording_does(model, tmp_path, monkeypatch, capsys, good):
+    (tmp_path / "audio").mkdir()
+    (tmp_path / "audio" / "bad.wav").write_bytes(b"no audio")
+    if good:
+        save(tmp_path / "audio" / "good.wav", noise(1))
+    arguments = ["predict", tmp_path / "audio", "--model", model, "--out", tmp_path / "out", "--workers", 1]
+    monkeypatch.setattr(sys, "argv", ["birdlib", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    output, error = capsys.readouterr()
+    assert stopped.value.code == (0 if good else 1)
+    assert "bad.wav: not readable as audio" in output
+    assert (tmp_path / "out/table.csv").exists()
+    assert ("birdlib: no recording could be heard" in error) is not good
+
+
 # ---- what is refused
+
+
+def test_two_recordings_of_one_name(model, tmp_path):
+    for site in "ab":
+        save(tmp_path / site / "x.wav", noise(1))
+    with pytest.raises(PredictError, match=r"two recordings are called x\.wav.*, or name the folder above both"):
+        heard(None, model, tmp_path / "out", paths=[tmp_path / "a", tmp_path / "b"])
+    assert [one.name for one in asked.recordings([tmp_path], CONFIG)] == ["a/x.wav", "b/x.wav"]
+    assert len(asked.recordings([tmp_path / "a", tmp_path / "a/x.wav"], CONFIG)) == 1
 
 
 def test_a_folder_of_another_prediction(folder, model, out):
@@ -342,13 +517,31 @@ def test_models_of_other_classes(model, tmp_path):
 
 def test_a_species_list(tmp_path):
     (tmp_path / "list.txt").write_text("lowbir1\n\n# a comment\nmidbir1  # and another\n")
-    assert predicting.choice(0.5, None, tmp_path / "list.txt", True).species == {"lowbir1", "midbir1"}
+    assert asked.choice(0.5, None, tmp_path / "list.txt", True).species == {"lowbir1", "midbir1"}
     with pytest.raises(PredictError, match="not readable as a species list"):
-        predicting.choice(0.5, None, tmp_path / "none.txt", True)
+        asked.choice(0.5, None, tmp_path / "none.txt", True)
+
+
+def test_labels_of_the_species_list_that_the_model_does_not_know_are_said(folder, model, out):
+    choice = Choice(0.3, species=frozenset({"lowbir1", "lowbird", "zebra"}))
+    summary = heard(folder, model, out, options=Options(choice=choice, workers=1))
+    assert "of the species list, the model does not know lowbird, zebra" in summary.lines()
+    assert set(pd.read_csv(summary.written)["primary_label"]) == {"lowbir1"}
+
+
+def test_that_only_a_few_unlabelled_ones_are_heard_is_said(model, tmp_path):
+    for number in range(5):
+        save(tmp_path / "unlabeled_soundscapes" / f"{number}.ogg", noise(1, number))
+    summary = heard(tmp_path, model, tmp_path / "out")
+    assert summary.heard == 3
+    assert any("3 of 5 unlabelled ones stand in" in line for line in summary.lines())
+    all_of_them = heard(tmp_path / "unlabeled_soundscapes", model, tmp_path / "out")
+    assert (all_of_them.heard, all_of_them.kept) == (2, 3)
+    assert not any("unlabelled" in line for line in all_of_them.lines())
 
 
 def test_a_birdclef_folder_gives_its_soundscapes(tmp_path):
     save(tmp_path / "unlabeled_soundscapes" / "1.ogg", noise(1))
     save(tmp_path / "train_audio" / "x" / "2.ogg", noise(1))
-    assert [one.name for one in predicting.recordings([tmp_path], CONFIG)] == ["1.ogg"]
+    assert [one.name for one in asked.recordings([tmp_path], CONFIG)] == ["1.ogg"]
     assert audio.is_audio(tmp_path / "train_audio/x/2.ogg")
