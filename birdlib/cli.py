@@ -138,6 +138,7 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder to write: missing, empty, or an earlier export.")],
     format: Annotated[str, typer.Option(help="openvino, or onnx (through torch).")] = "openvino",
     precision: Annotated[str, typer.Option(help="f32, bf16 (openvino) or int8.")] = "f32",
+    data_dir: Annotated[str | None, typer.Option(help="Where the run's recordings are by now, to check it on.")] = None,
 ) -> None:
     """Write a run's classifier as a folder that predicts without Keras, once it was checked against Keras."""
     if format == "onnx":
@@ -145,7 +146,7 @@ def export(
     from birdlib import export as module
 
     with stoppable(f"{out} is as it was"):
-        parities = module.export(run_dir, out, format, precision)
+        parities = module.export(run_dir, out, format, precision, data_dir)
     for found in parities:
         print(
             f"checked on {found.chunks} chunks: largest difference {found.difference:.2g}, top-1 agreement "

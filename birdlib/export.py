@@ -133,10 +133,14 @@ def export(
 def for_predicting(run_dir: Path) -> Path:
     """A run's classifiers as the fastest runtime wants them: ``exports/openvino_f32`` in the run folder.
 
-    It is made when it is missing, or is of classifiers that have been trained again since.
+    It is made when it is missing or not whole, or is of classifiers that have been trained again since.
     """
     out, run = run_dir / "exports" / "openvino_f32", exported.read(run_dir)
-    if not exported.is_export(out) or exported.read(out).about["made_from"] != run.about["made_from"]:
+    try:
+        current = exported.read(out).about.get("made_from") == run.about["made_from"]
+    except ExportError:
+        current = False
+    if not current:
         export(run_dir, out)
     return out
 

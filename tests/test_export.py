@@ -136,6 +136,8 @@ def test_a_run_is_exported_once_for_predicting(run_dir, tmp_path, monkeypatch):
     copy = shutil.copytree(run_dir, tmp_path / "run")
     made = export.for_predicting(copy)
     assert made == copy / "exports/openvino_f32"
+    (made / "model_0.bin").unlink()
+    assert (export.for_predicting(copy) / "model_0.bin").is_file()
     monkeypatch.setattr(export, "export", lambda *_: pytest.fail("it was there already"))
     assert export.for_predicting(copy) == made
 
