@@ -40,7 +40,7 @@ ASSESSED = ("LC", "NT", *THREATENED)
 NO_NUMBER = ("", "nan", "na", "n/a", "none", "null")
 SECOND = "a second row of the same file"  # how a row's problem begins
 USED = "used, "
-FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+FLAGS = {"1": True, "1.0": True, "true": True, "yes": True, "0": False, "0.0": False, "false": False, "no": False}
 
 
 class MetadataError(ValueError):

@@ -364,6 +364,27 @@ def test_a_traits_file_that_is_named_comes_first(tiny_data, tmp_path):
     assert table.loc["tinbir2"].isna().all()
 
 
+@pytest.mark.parametrize(
+    ("text", "flag"),
+    [
+        ("1", True),
+        ("1.0", True),
+        (" Yes", True),
+        ("TRUE", True),
+        ("0", False),
+        ("0.0", False),
+        ("no", False),
+        ("", None),
+    ],
+)
+def test_flags_as_people_and_pandas_write_them(text, flag, tmp_path):
+    path = tmp_path / "flags.csv"
+    path.write_text(f"primary_label,iucn,nocturnal_soib,nocturnal_eltontraits\na,LC,{text},\n")
+    config = configs.load("sample", {"testing.traits_file": path, "testing.nocturnal_source": "soib"})
+    found = metadata.traits(["a"], tmp_path, config).loc["a", "nocturnal"]
+    assert (None if pd.isna(found) else bool(found)) is flag
+
+
 def test_a_traits_file_that_cannot_be_used(tmp_path):
     config = configs.load("paper", {"testing.traits_file": tmp_path / "mine.csv"})
     with pytest.raises(MetadataError, match=r"mine\.csv is missing$"):
