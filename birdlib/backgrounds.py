@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from birdlib import audio, chance
+from birdlib import audio, chance, folders
 
 if TYPE_CHECKING:
     from birdlib.config import Config
-
-SUFFIXES = (".ogg", ".wav", ".flac", ".mp3", ".opus", ".aif", ".aiff")
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +36,7 @@ def pool(config: Config) -> np.ndarray | None:
     if config.augmentation.where != "device" or settings.probability * config.augmentation.strength == 0:
         return None
     folder = Path(settings.dir)
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    files = sorted(filter(audio.is_audio, folders.files(folder)))
     rng = chance.rng(config.seed, "backgrounds")
     files = [files[place] for place in rng.permutation(len(files))]
     chunks: list[np.ndarray] = []

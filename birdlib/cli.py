@@ -199,6 +199,7 @@ def _fastest(model: Path, runtime: str) -> Path:
     """
     from birdlib import exported, runtimes
     from birdlib.audio import AudioError
+    from birdlib.store import StoreError
 
     if exported.is_export(model) or runtime not in ("auto", "openvino") or not runtimes.installed("openvino"):
         return model
@@ -207,7 +208,7 @@ def _fastest(model: Path, runtime: str) -> Path:
 
     try:
         return export.for_predicting(model)
-    except (exported.ExportError, runtimes.MissingExtraError, AudioError, OSError) as error:
+    except (exported.ExportError, runtimes.MissingExtraError, AudioError, StoreError, OSError) as error:
         if runtime != "auto":
             raise
         print(f"birdlib: no export of {model} could be made ({error}): predicting by Keras", file=sys.stderr)

@@ -320,7 +320,8 @@ def _opened(run_dir: Path, data_dir: str | Path | None) -> Run:
         raise ExportError(f"{run_dir} is an export already: name the run folder it was made from")
     if not (run_dir / "tables/chunks.parquet").is_file():
         raise ExportError(f"{run_dir} lacks tables/chunks.parquet: run the series to notebook 05")
-    moved = {} if data_dir is None else {"data.dir": competition.folder(data_dir)}
+    # The store of decoded audio was filled where the run was trained.
+    moved = {} if data_dir is None else {"data.dir": competition.folder(data_dir), "sources.kind": "lazy"}
     run = runs.Run(run_dir.absolute(), configs.override(found.config, moved), stages.stage("06_testing"))
     if not (run.data_dir / "train_audio").is_dir():
         raise ExportError(

@@ -80,12 +80,12 @@ def read(folder: Path) -> Exported:
     try:
         about = read_json(folder / "export.json")
         weights = [str(Path(name).with_suffix(".bin")) for name in about["models"] if name.endswith(".xml")]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ExportError(f"{folder}/export.json is damaged ({error!r}): {_ANEW}") from None
-    _require(folder, ["config.yaml", "species.csv", *about["models"], *weights], _ANEW)
-    # A species code may read as a number, or as "nan": it is text.
-    table = pd.read_csv(folder / "species.csv", dtype=str, keep_default_na=False).astype({"share": float})
-    return Exported(folder, about, configs.load(folder / "config.yaml"), table)
+        _require(folder, ["config.yaml", "species.csv", *about["models"], *weights], _ANEW)
+        # A species code may read as a number, or as "nan": it is text.
+        table = pd.read_csv(folder / "species.csv", dtype=str, keep_default_na=False).astype({"share": float})
+        return Exported(folder, about, configs.load(folder / "config.yaml"), table)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # ConfigError is a ValueError
+        raise ExportError(f"{folder} is damaged ({error!r}): {_ANEW}") from None
 
 
 def _of_run(folder: Path) -> Exported:

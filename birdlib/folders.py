@@ -8,11 +8,23 @@ from pathlib import Path
 
 
 def files(top: Path) -> Iterator[Path]:
-    """All that is in a folder and below it and is no folder, in no order; a link that leads back up is not followed.
+    """All that is in a folder and below it and is no folder, in no order.
 
-    Data sets are often folders of links to where the recordings lie, and `os.walk` and `Path.rglob` stop at those.
+    Data sets are often folders of links to where the recordings lie, and `os.walk` and `Path.rglob` stop at those. A
+    link that leads back to a folder on the way to it is not followed. What cannot be looked into is taken for empty.
     """
-    for root, folders, names in os.walk(top, followlinks=True):
-        here = Path(root).resolve()
-        folders[:] = [name for name in folders if not here.is_relative_to((here / name).resolve())]
-        yield from (Path(root) / name for name in names)
+    yield from _files(Path(top), ())
+
+
+def _files(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    if (real := folder.resolve()) in above:
+        return
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return
+    for entry in entries:
+        if entry.is_dir():
+            yield from _files(folder / entry.name, (*above, real))
+        else:
+            yield folder / entry.name

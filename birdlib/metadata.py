@@ -37,7 +37,7 @@ NUMBERS = ("latitude", "longitude", "rating")
 TRAITS = ("primary_label", "iucn", "nocturnal_soib", "nocturnal_eltontraits")
 THREATENED = ("VU", "EN", "CR", "EW", "EX")
 ASSESSED = ("LC", "NT", *THREATENED)
-NO_NUMBER = ("", "nan", "na", "n/a", "none", "null")
+NO_NUMBER = ("", "nan", "na", "n/a", "<na>", "none", "null", "-", "?", "unknown", "no score", "not rated")
 SECOND = "a second row of the same file"  # how a row's problem begins
 USED = "used, "
 FLAGS = {"1": True, "1.0": True, "true": True, "yes": True, "0": False, "0.0": False, "false": False, "no": False}
@@ -262,7 +262,7 @@ def _one_spelling(table: pd.DataFrame, problems: dict[str, str]) -> pd.Series:
     spelt = labels.map(lambda label: common[label.casefold()], na_action="ignore")
     for name, before, after in zip(table["filename"], labels, spelt, strict=True):
         if pd.notna(before) and before != after:
-            problems[str(name)] = f"{USED}under the label {after}: {before} differs from it by case only"
+            _repaired(problems, str(name), f"under the label {after}: {before} differs from it by case only")
     return spelt
 
 
@@ -271,8 +271,13 @@ def _numbers(texts: pd.Series, filenames: pd.Series, problems: dict[str, str]) -
     said = texts.astype("str").fillna("").str.strip().str.lower()
     unread = numbers.isna() & ~said.isin(NO_NUMBER) & filenames.notna()
     for name, text in zip(filenames[unread], texts[unread], strict=True):
-        problems[str(name)] = f"{USED}but its {texts.name} is no number and counts as unknown: {text[:60]}"
+        _repaired(problems, str(name), f"but its {texts.name} is no number and counts as unknown: {text[:60]}")
     return numbers
+
+
+def _repaired(problems: dict[str, str], name: str, what: str) -> None:
+    """Notes what was repaired in a row, besides what was before."""
+    problems[name] = f"{problems[name]}; {what}" if name in problems else f"{USED}{what}"
 
 
 def _labels(text: object, name: str, problems: dict[str, str]) -> list[str]:
@@ -284,7 +289,7 @@ def _labels(text: object, name: str, problems: dict[str, str]) -> list[str]:
             return [str(label) for label in value if label]
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         pass
-    problems[name] = f"{USED}but its secondary labels are not a list and count as none: {str(text)[:60]}"
+    _repaired(problems, name, f"but its secondary labels are not a list and count as none: {str(text)[:60]}")
     return []
 
 

@@ -16,6 +16,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,7 +141,7 @@ def predict(paths: Sequence[Path], models: Sequence[Path], out: Path, config: Co
         notes += asked.unknown_species(options.choice, labels)
     job = _Job(tuple(map(Path, models)), options.runtime, 0, config, options.embeddings)
     runtime = kept.settle(out, opened, config, options.runtime)
-    left = [one for one in found if not kept.has(out, one, options.embeddings)]
+    left = _unheard(found, out, options.embeddings)
     failed, reached = _hear_all(job, left, out, options, opened, until)
     kept.write_errors(out, failed)
     unreached = [one for one in left if one.name not in reached]
@@ -199,6 +200,15 @@ class _NotLoaded(NamedTuple):
     """What hearing a recording gives where the model cannot be loaded, which is not the recording's fault."""
 
     reason: str
+
+
+def _unheard(found: list[Recording], out: Path, embeddings: bool) -> list[Recording]:
+    """Those that were not heard before. To know them a little of each is read: many at once, for disks far away."""
+    if not (out / "rows").exists():
+        return found
+    with ThreadPoolExecutor(16) as pool, tqdm(found, "known already?", unit="file", delay=2, leave=False) as bar:
+        known = list(pool.map(lambda one: (kept.has(out, one, embeddings), bar.update())[0], found))
+    return [one for one, heard in zip(found, known, strict=True) if not heard]
 
 
 def _hear_all(

@@ -313,21 +313,24 @@ def _parts_path(folder: Path, this: Stage) -> Path:
 
 
 def _refuse_changes(folder: Path, config: Config, redo: tuple[Stage, ...]) -> None:
-    for one in STAGES:
-        done = record(one, folder)
-        if one in redo or not done:
-            continue
-        now = settings(one, config)
-        changed = [f"settings of {name}" for name, old in done["settings"].items() if _differ(old, now.get(name))]
-        data_dir = config.data.dir or folder / "sample_data"
-        where, digest = done["data"]
-        if where != str(data_dir) and digest != listing_digest(data_dir, one.data):
-            changed.append("data")
-        if changed:
+    other = {one: changed for one in STAGES if (changed := _changed(one, folder, config))}
+    for one, changed in other.items():
+        if one not in redo:
             raise RunError(
                 f"{one.name} has finished in {folder} with other {', '.join(changed)}: name another run folder, or run "
-                f"again from there (birdlib run --from {one.name[:2]})"
+                f"again from there (birdlib run --from {next(iter(other)).name[:2]})"
             )
+
+
+def _changed(one: Stage, folder: Path, config: Config) -> list[str]:
+    """What a finished stage has read that is different by now, in words."""
+    if not (done := record(one, folder)):
+        return []
+    now, data_dir = settings(one, config), config.data.dir or folder / "sample_data"
+    changed = [f"settings of {name}" for name, old in done["settings"].items() if _differ(old, now.get(name))]
+    where, digest = done["data"]
+    moved = where != str(data_dir) and digest != listing_digest(data_dir, one.data)
+    return [*changed, *["data"] * moved]
 
 
 def _differ(old: Any, new: Any) -> bool:

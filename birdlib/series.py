@@ -71,7 +71,7 @@ def run(
             data_dir = competition.folder(data_dir)
             metadata.load(data_dir)  # a folder that is none is said to be none, not to be another
         settings = runs.settle(folder, config, data_dir, overrides, redo=again)
-        _check_early(settings)
+        _check_early(settings, chosen)
         if only:
             runs.require_inputs(chosen[0], settings, folder)
         runs.keep_settings(folder, settings)
@@ -105,8 +105,8 @@ def _run_all(
                 bar.update(count)
 
 
-def _check_early(settings: Config) -> None:
-    """Raises now what would stop a notebook minutes later."""
+def _check_early(settings: Config, chosen: Sequence[Stage]) -> None:
+    """Raises now what would stop one of the chosen notebooks minutes later."""
     augment.Chain(settings)  # audiomentations may be missing
     if settings.compute.cluster:
         with cluster.connected(settings.compute.cluster):
@@ -118,10 +118,12 @@ def _check_early(settings: Config) -> None:
         raise RunError("model.weights: custom_cnn has no pretrained weights; set model.weights=null")
     if weights not in (None, "imagenet") and not Path(weights).is_file():
         raise RunError(f"model.weights: there is no file {weights}; give a weights file, imagenet or null")
-    if (traits := settings.testing.traits_file) and not Path(traits).is_file():
+    read = {section for one in chosen for section in one.sections}
+    traits, background = settings.testing.traits_file, settings.augmentation.background
+    if "testing" in read and traits and not Path(traits).is_file():
         raise RunError(f"testing.traits_file: there is no file {traits}")
-    if (noises := settings.augmentation.background.dir) and not Path(noises).is_dir():
-        raise RunError(f"augmentation.background.dir: there is no folder {noises}")
+    if "augmentation" in read and background.probability > 0 and not Path(background.dir).is_dir():
+        raise RunError(f"augmentation.background.dir: there is no folder {background.dir}")
     if settings.data.dir:
         metadata.load(settings.data.dir)
 

@@ -36,6 +36,11 @@ COLUMNS = ("filename", "primary_label", "group", "split", "fold")
 # What a recording has to say to be grouped with others.
 TELLS = {"recording": (), "author": ("author",), "place": ("latitude", "longitude")}
 
+_NOBODY = (
+    "no recording validates {}: a species keeps one group in training, and none has others to spare: add recordings, "
+    "lower splits.folds, or set splits.group_by=recording (a column that splits.given names has to name the fold)"
+)
+
 
 class SplitError(ValueError):
     """Recordings that cannot be split, or a split that cannot be trusted: what is wrong, with an example."""
@@ -50,7 +55,8 @@ def by_settings(recordings: pd.DataFrame, data_dir: Path, settings: Splits, seed
     Raises
     ------
     SplitError, birdlib.metadata.MetadataError
-        as those do, if there is no such column, and if no recording says what `Splits.group_by` groups by.
+        as those do, if there is no such column, if no recording says what `Splits.group_by` groups by, and if none
+        validates.
     """
     if settings.given is None:
         made = make(
@@ -64,6 +70,8 @@ def by_settings(recordings: pd.DataFrame, data_dir: Path, settings: Splits, seed
             f"splits.group_by={settings.group_by}: no recording has {' and '.join(TELLS[settings.group_by])}: fill the "
             "column of train_metadata.csv, or set splits.group_by=recording"
         )
+    if (made["fold"] < 0).all():
+        raise SplitError(_NOBODY.format("any fold"))
     check(made)
     return made
 
@@ -268,11 +276,7 @@ def side(splits: pd.DataFrame, part: Literal["train", "validation", "test"], fol
         return splits[training]
     validating = training & (splits["fold"] == fold)
     if fold < 0 or not validating.any():
-        raise SplitError(
-            f"no recording validates fold {fold}: a species keeps one group in training, and none has others to spare: "
-            "add recordings, lower splits.folds, or set splits.group_by=recording (where splits.given names a column, "
-            "that has to name the fold)"
-        )
+        raise SplitError(_NOBODY.format(f"fold {fold}"))
     return splits[validating if part == "validation" else training & ~validating]
 
 
@@ -282,19 +286,9 @@ def groups(splits: pd.DataFrame, filenames: pd.Series) -> np.ndarray:
 
 
 def unscored(splits: pd.DataFrame, fold: int | None = None) -> list[str]:
-    """The classes that a score has to leave out, for they have no recording there.
+    """The classes, sorted, that a score has to leave out, for they have no recording there.
 
-    Parameters
-    ----------
-    splits : DataFrame
-        As `make` returns it.
-    fold : int or None
-        The fold whose validation is scored; None: the test.
-
-    Returns
-    -------
-    list of str
-        Labels, sorted.
+    ``fold`` : the one whose validation is scored; None: the test.
     """
     scored = side(splits, "test") if fold is None else side(splits, "validation", fold)
     return sorted(set(labels(splits)) - set(scored["primary_label"]))

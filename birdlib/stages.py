@@ -235,7 +235,10 @@ def listing(data_dir: Path, names: tuple[str, ...]) -> list[tuple[str, int]]:
 def settings(this: Stage, config: Config) -> dict[str, Any]:
     """The sections of the settings that a stage reads, as plain values."""
     tree = config.model_dump(mode="json", include=set(this.sections))
-    tree.get("data", {}).pop("dir", None)  # where the data lie does not matter; the listing says what they are
+    # Where data lie does not matter, but what they are; of background sound that is not at hand, nobody can say.
+    tree.get("data", {}).pop("dir", None)
+    if "augmentation" in tree and (noises := tree["augmentation"]["background"].pop("dir")) and Path(noises).is_dir():
+        tree["augmentation"]["background"]["recordings"] = listing_digest(Path(noises), ("",))
     return tree
 
 
@@ -250,15 +253,13 @@ def _tables(this: Stage, config: Config, folder: Path) -> list[Path]:
 
 
 def _named(this: Stage, config: Config) -> dict[str, Any]:
-    """What the settings name outside the data folder: a table's content, a large file's size, a folder's listing."""
-    traits, weights, noises = config.testing.traits_file, config.model.weights, config.augmentation.background.dir
+    """What the settings name outside the data folder: a table's content, a large file's size."""
+    traits, weights = config.testing.traits_file, config.model.weights
     found: dict[str, Any] = {}
     if "testing" in this.sections and traits and Path(traits).is_file():
         found["traits"] = _digest(Path(traits).read_text("utf-8", "replace"))
     if "model" in this.sections and weights and Path(weights).is_file():
         found["weights"] = Path(weights).stat().st_size
-    if "augmentation" in this.sections and noises:
-        found["background"] = listing(Path(noises), ("",))
     return found
 
 

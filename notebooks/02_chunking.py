@@ -156,8 +156,6 @@ run.save_figure(plots.fold_sides(split), "fold_sides")
 
 # %%
 splits.check(split)
-for fold in run.config.folds:
-    splits.side(split, "validation", fold)  # stops here, and not a notebook later, if nobody validates it
 shared = splits.shared(split, heard, fold=0)
 shared
 

@@ -95,7 +95,8 @@ def test_a_stray_whose_name_is_no_utf_8_is_named_as_text(call, tmp_path):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / os.fsdecode(b"caf\xe9.wav")).write_bytes(b"no audio")
     status, output, error = call(tmp_path, "--csv", tmp_path / "found.csv")
-    assert (status, error) == (1, error)
+    assert status == 1
+    assert "Traceback" not in error
     assert "suspicious  train_audio/caf\\xe9.wav: not in train_metadata.csv" in output
     assert "unreadable  test_soundscapes/caf\\xe9.wav: not readable as audio" in output
     assert "test_soundscapes/caf\\xe9.wav" in pd.read_csv(tmp_path / "found.csv")["path"].tolist()

@@ -29,5 +29,17 @@ def test_a_link_that_leads_back_is_not_followed(tmp_path):
     assert names(tmp_path / "top") == ["a/1.wav", "a/gone"]
 
 
+def test_folders_that_link_to_each_other_end(tmp_path):
+    for name in "abcd":
+        (tmp_path / "top" / name).mkdir(parents=True)
+        (tmp_path / "top" / name / "1.wav").touch()
+        for other in set("abcd") - {name}:
+            (tmp_path / "top" / name / other).symlink_to(f"../{other}")
+    found = names(tmp_path / "top")
+    # Every way through different folders, of 1, 2, 3 or 4 of them: 4 + 4*3 + 4*3*2 + 4*3*2*1.
+    assert len(found) == 4 + 12 + 24 + 24
+    assert {name.rpartition("/")[2] for name in found} == {"1.wav"}
+
+
 def test_nothing_is_in_a_folder_that_is_missing(tmp_path):
     assert names(tmp_path / "none") == []

@@ -122,7 +122,8 @@ def test_secondary_labels_that_cannot_be_read_are_a_problem_and_the_row_is_used(
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("12.5", 12.5), (" 12.5 ", 12.5), ("-1e1", -10.0), ("", None), ("nan", None), ("N/A", None)]
+    ("text", "value"),
+    [("12.5", 12.5), (" 12.5 ", 12.5), ("-1e1", -10.0), ("", None), ("nan", None), ("N/A", None), ("No score", None)],
 )
 def test_numbers(text, value, write):
     table, problems = metadata.load(write(f"primary_label,filename,latitude\na,a/1.ogg,{text}\n"))
@@ -136,6 +137,17 @@ def test_a_number_that_cannot_be_read_is_a_problem_and_the_row_is_used(text, wri
     assert np.isnan(table.loc[0, "latitude"])
     said = f"used, but its latitude is no number and counts as unknown: {text.strip(chr(34))}"
     assert problems == {"a/1.ogg": said}
+
+
+def test_what_was_repaired_in_one_row_is_said_together(write):
+    text = (
+        "primary_label,filename,latitude,rating,secondary_labels\na,a/1.ogg,north,good,none of it\na,a/2.ogg,1,2,[]\n"
+    )
+    assert metadata.load(write(text)).problems == {
+        "a/1.ogg": "used, but its latitude is no number and counts as unknown: north; "
+        "but its rating is no number and counts as unknown: good; "
+        "but its secondary labels are not a list and count as none: none of it"
+    }
 
 
 def test_empty_columns_of_a_spreadsheet_are_left_out(write):

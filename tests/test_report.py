@@ -408,9 +408,12 @@ def test_a_split_in_which_nobody_validates_has_its_other_sides_shown(copy):
         (folder / "tables" / f"{name}.parquet").unlink()
     shutil.rmtree(folder / "metrics")
     (folder / "metrics.json").unlink()
-    text = text_of(made())
-    assert "test" in text
+    tree = made()
+    text = text_of(tree)
     assert "validation, fold" not in text
+    held_out = (pd.read_parquet(splits_path)["split"] == "test").sum()
+    (test,) = [cells for row in tree.iter("tr") if (cells := [text_of(cell) for cell in row])[0] == "test"]
+    assert test[1] == str(held_out)
     assert "Nothing has been scored yet" in text
 
 

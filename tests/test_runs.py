@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -253,6 +254,30 @@ def test_a_stage_that_runs_again_may_have_other_settings(play, folder):
     assert runs.settle(folder, None, None, {"silence.threshold": 0.3}, redo=again).silence.threshold == 0.3
     with pytest.raises(RunError, match="01_eda"):
         runs.settle(folder, None, None, {"data.labels_without_audio": "leave_out"}, redo=again)
+
+
+def test_background_sound_is_what_it_holds_and_not_where_it_lies(play, folder, tmp_path):
+    there, other = tmp_path / "there", tmp_path / "other"
+    for top, size in ((there, 9), (other, 10)):
+        top.mkdir()
+        (top / "rain.wav").write_bytes(bytes(size))
+    noises = {"augmentation.background.probability": 0.5, "augmentation.background.dir": there}
+    play("04", overrides=noises)
+    moved = Path(shutil.copytree(there, tmp_path / "moved"))
+    assert runs.settle(folder, None, None, {"augmentation.background.dir": moved}).augmentation.background.dir
+    with pytest.raises(RunError, match=r"03_augmentation has finished .* augmentation.*--from 03"):
+        runs.settle(folder, None, None, {"augmentation.background.dir": other})
+    shutil.rmtree(there)  # as where the run was fetched from another machine
+    assert runs.settle(folder, None, None, None, redo=(stages.stage("06"),)).augmentation.background.dir
+
+
+def test_the_advice_names_the_first_stage_that_has_read_it(play, folder):
+    play("05")
+    changed = {"batches.threshold": 5}
+    with pytest.raises(RunError, match=r"04_phase_1 has finished .* batches.*--from 03"):
+        runs.settle(folder, None, None, changed, redo=(stages.stage("03"),))
+    with pytest.raises(RunError, match=r"03_augmentation has finished .* batches.*--from 03"):
+        runs.settle(folder, None, None, changed, redo=STAGES[3:])
 
 
 def test_other_data_under_a_finished_stage_are_refused(play, folder, data, tmp_path):

@@ -592,6 +592,11 @@ def test_grouping_by_what_nobody_says_is_refused(group_by, columns, named, tmp_p
         splits.by_settings(recordings, tmp_path, Splits(group_by=group_by), 0)
 
 
+def test_a_split_in_which_nobody_validates_is_refused(tmp_path):
+    with pytest.raises(splits.SplitError, match=r"no recording validates any fold: .*add recordings"):
+        splits.by_settings(recordings_of({"a": 1, "b": 1, "c": 1}), tmp_path, Splits(), 0)
+
+
 @pytest.mark.parametrize("bad", ["2", "fold 1", "", "0.5"])
 def test_a_side_that_is_none_is_named(benchmark, bad):
     folder, recordings, given = benchmark
