@@ -8,8 +8,9 @@ PYENV := $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions
 FLOOR_PYTHON ?= $(shell for each in python3.12 $(wildcard $(PYENV)/3.12.*/bin/python) python3.13 \
 	$(wildcard $(PYENV)/3.13.*/bin/python) $(PYTHON); do $$each -c pass 2>/dev/null && echo $$each && break; done)
 FLOOR := .venv-floor
-# Two test files at a time: their fixtures are made once a file. ARGS="-n 0" runs one after the other.
-SIDE_BY_SIDE := -n 2 --dist loadfile
+# Test files at a time, whose fixtures are made once a file: three on two cores, as many tests wait for something; of the
+# slow ones two. ARGS="-n 0" runs one after the other.
+SIDE_BY_SIDE := -n 3 --dist loadfile
 # About this repository, processes and plain files: the same on any version of what is in it.
 NOT_ON_FLOOR := package parallel cluster store pcm ration device_several sample stages chance reliability fuzz benchmarks recorders \
 	detections sites wheel kernels kaggle_places kaggle_push kaggle_session kaggle_wheels report_browser
@@ -43,7 +44,7 @@ test: $(VENV)/.dev ## run the fast tests
 	$(BIN)/pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-all: test test-jax test-floor ## run all tests: the fast ones, those under jax and on the floor, and the slow ones
-	$(BIN)/pytest $(SIDE_BY_SIDE) -m slow $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile -m slow $(ARGS)
 
 test-jax: $(VENV)/.dev ## run the tests of what computes on the device under jax
 	KERAS_BACKEND=jax $(BIN)/pytest $(SIDE_BY_SIDE) $(ON_THE_DEVICE:%=tests/test_%.py) \

@@ -16,15 +16,16 @@ def files(top: Path) -> Iterator[Path]:
     yield from _files(Path(top), ())
 
 
-def _files(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
-    if (real := folder.resolve()) in above:
+def _files(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
+    if (real := os.path.realpath(folder)) in above:
         return
     try:
         entries = list(os.scandir(folder))
     except OSError:
         return
     for entry in entries:
-        if entry.is_dir():
+        # Of a link that leads nowhere or to itself, entry.is_dir may raise.
+        if os.path.isdir(entry) if entry.is_symlink() else entry.is_dir():
             yield from _files(folder / entry.name, (*above, real))
         else:
             yield folder / entry.name

@@ -108,6 +108,7 @@ def test_a_label_without_audio(refused, data, tmp_path):
     assert "data.labels_without_audio=leave_out" in line
 
 
+@pytest.mark.slow
 def test_files_that_are_no_audio_at_all(refused, data, tmp_path):
     silence_files(data / "train_audio")
     line = refused("run", "--data-dir", data, "--run-dir", tmp_path / "run")

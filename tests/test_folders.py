@@ -26,7 +26,9 @@ def test_a_link_that_leads_back_is_not_followed(tmp_path):
     (tmp_path / "top/a/self").symlink_to(".")
     (tmp_path / "top/a/up").symlink_to(tmp_path / "top")
     (tmp_path / "top/a/gone").symlink_to(tmp_path / "nowhere")
-    assert names(tmp_path / "top") == ["a/1.wav", "a/gone"]
+    (tmp_path / "top/a/ring").symlink_to("ring")
+    assert names(tmp_path / "top") == ["a/1.wav", "a/gone", "a/ring"]
+    assert names(tmp_path / "top/a/ring") == []
 
 
 def test_folders_that_link_to_each_other_end(tmp_path):

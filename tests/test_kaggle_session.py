@@ -176,6 +176,7 @@ def test_weights_that_cannot_be_had_are_an_error_before_anything_runs(ran):
     assert not ran
 
 
+@pytest.mark.slow
 def test_training_without_the_gpu_that_was_asked_for_is_an_error(ran, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     with pytest.raises(SessionError, match="training wants a GPU, and the backend sees cpu here"):

@@ -133,6 +133,7 @@ def test_a_stop_changes_nothing(place, count, fold, config, tmp_path, undisturbe
     same(run.go(), undisturbed)
 
 
+@pytest.mark.slow
 def test_many_stops_change_nothing_and_no_epoch_is_trained_twice(fold, config, tmp_path, undisturbed, monkeypatch):
     run, begun = Run(tmp_path, fold, config), []
     before = callbacks.Seconds.on_epoch_begin
@@ -146,6 +147,7 @@ def test_many_stops_change_nothing_and_no_epoch_is_trained_twice(fold, config, t
     assert begun == list(range(EPOCHS))
 
 
+@pytest.mark.slow
 def test_the_counters_go_on(fold, config, tmp_path):
     """Nothing improves at a learning rate of nearly 0: it halves, and training ends, when the counters say so."""
     settings = {"learning_rate": 1e-30, "plateau_patience": 2, "early_stopping_patience": 3, "epochs": 9}

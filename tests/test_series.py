@@ -184,6 +184,7 @@ def test_a_second_call_runs_nothing_again(copy, capsys):
     assert all(f"{name}: unchanged, not run again" in said for name in NAMES)
 
 
+@pytest.mark.slow
 def test_a_changed_setting_of_the_last_stage_runs_it_alone(copy, tiny_data):
     change = {"testing.near_threatened_is_endangered": True}
     with pytest.raises(RunError, match=r"06_testing has finished in .* with other settings of testing.*--from 06"):
@@ -366,6 +367,7 @@ def test_a_killed_series_leaves_no_process_and_goes_on(folder, tiny_data, tmp_pa
 # --- a notebook by itself --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_notebook_runs_alone_under_plain_papermill(copy, tmp_path):
     before = {name: (copy / "tables" / f"{name}.parquet").read_bytes() for name in TABLES}
     command = [sys.executable, "-m", "papermill", stages.notebook("02_chunking"), tmp_path / "out.ipynb"]
@@ -424,6 +426,7 @@ def test_a_real_years_metadata_are_told(shared, tmp_path):
     assert "There is no folder `train_audio`" in text
 
 
+@pytest.mark.slow
 def test_other_years_columns_are_said(tiny_data, tmp_path):
     data = Path(shutil.copytree(tiny_data, tmp_path / "data"))
     table = pd.read_csv(data / "train_metadata.csv").drop(columns=["rating", "latitude"]).assign(time="07:30")

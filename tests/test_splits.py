@@ -316,7 +316,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     rows=ROWS,
     share=st.sampled_from([0, 0.15, 0.3, 0.6, 0.95]),

@@ -645,7 +645,7 @@ def test_phase_1_goes_by_cached_features_and_saves_the_whole_classifier(new_run,
     assert history["val_accuracy"].iloc[result["best_epoch"]] == pytest.approx(result["val_accuracy"], abs=0.06)
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", [pytest.param("mixed_bfloat16", marks=pytest.mark.slow), "mixed_float16"])
 def test_mixed_precision_trains_and_saves_float32(fold, tiny_data, tmp_path, policy):
     config = tiny(tiny_data, **{"compute.precision": policy})
     model = models.build(config, 4)
