@@ -107,8 +107,9 @@ def check(data_dir: Path, config: Config) -> CheckUp:
     usual_hz = pd.Series([one.sample_rate_hz for one in heard.values()]).mode()
     for name, one in heard.items():
         found += [(name, "suspicious", reason) for reason in _suspicions(one, usual_hz.iloc[0])]
-    found += [(name, "suspicious", reason) for name, reason in _strays(data_dir, set(labels) | set(problems))]
-    found += [(name, "suspicious", reason) for name, reason in _links_out(data_dir)]
+    inside = list(folders.files(data_dir / "train_audio"))
+    found += [(name, "suspicious", reason) for name, reason in _strays(data_dir, inside, set(labels) | set(problems))]
+    found += [(name, "suspicious", reason) for name, reason in _links_out(data_dir, inside)]
     told = [tuple(map(audio.as_text, row)) for row in found]
     table = pd.DataFrame(told, columns=["path", "finding", "reason"], dtype="str")
     order = table["finding"].map(FINDINGS.index).rename("order")
@@ -211,19 +212,19 @@ def _suspicions(one: Heard, usual_hz: int) -> Iterator[str]:
         yield f"{'short' if one.duration_s < SHORT_S else 'long'}: {one.duration_s:,.3g} s"
 
 
-def _strays(data_dir: Path, known: set[str]) -> Iterator[tuple[str, str]]:
+def _strays(data_dir: Path, files: list[Path], known: set[str]) -> Iterator[tuple[str, str]]:
     """Files that the metadata do not name; what macOS hides among them was not forgotten there."""
-    for path in folders.files(data_dir / "train_audio"):
+    for path in files:
         name = path.relative_to(data_dir).as_posix()
         if not path.name.startswith(".") and not {name, name.removeprefix("train_audio/")} & known:
             yield name, "not in train_metadata.csv, and so not used"
 
 
-def _links_out(data_dir: Path) -> Iterator[tuple[str, str]]:
+def _links_out(data_dir: Path, files: list[Path]) -> Iterator[tuple[str, str]]:
     """Links, to files and to folders, that lead out of ``train_audio``."""
     top = data_dir / "train_audio"
     inside, there = Path(os.path.realpath(top)), set()
-    for path in folders.files(top):
+    for path in files:
         there.update([path, *path.parents])
     for path in there:
         below = path != top and path.is_relative_to(top)

@@ -29,6 +29,7 @@ from birdlib import (
     evaluation,
     exported,
     features,
+    int8,
     models,
     runs,
     runtimes,
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
     from birdlib.runs import Run
 
 CALIBRATION_CHUNKS = 128
-PRODUCTS = ("MatMul", "Gemm")
-CONVOLUTIONS = ("Convolution", "GroupConvolution")
 CHECKED_CHUNKS = 500
 
 
@@ -197,58 +196,11 @@ def _quantise(path: Path, format: str, run: Run, fold: int) -> None:
     """Replaces a model by itself in int8, all but its head: 8 bits there turned every fortieth answer of a ConvNeXt."""
     aside, head = path.with_name(f"int8_{path.name}"), len(run.config.model.hidden) + 1
     if format == "openvino":
-        _in_int8(path, aside, head, _images(run, "train", fold, CALIBRATION_CHUNKS), run.config.model.backbone)
+        int8.openvino(path, aside, head, _images(run, "train", fold, CALIBRATION_CHUNKS), run.config.model.backbone)
         os.replace(aside.with_suffix(".bin"), path.with_suffix(".bin"))
     else:
-        products_in_int8(path, aside, head)
+        int8.onnx(path, aside, head)
     os.replace(aside, path)
-
-
-def _in_int8(path: Path, out: Path, head: int, images: np.ndarray, backbone: str) -> None:
-    """Weights and activations of an OpenVINO model, calibrated on images; its last `head` matrix products stay."""
-    nncf, openvino = runtimes.required("nncf", "export"), runtimes.required("openvino", "export")
-    read = openvino.Core().read_model(path)
-    products = [node.get_friendly_name() for node in read.get_ordered_ops() if node.get_type_name() == "MatMul"]
-    # Layer normalisation lets single channels of a ConvNeXt grow large: they are smoothed over weights and activations,
-    # and its convolutions, which are the smaller part of the work, stay as they are.
-    convnext = backbone.startswith("convnext")
-    model = nncf.quantize(
-        read,
-        nncf.Dataset([image[None] for image in images]),
-        preset=nncf.QuantizationPreset.MIXED,  # a network that is not all ReLU has activations below 0
-        subset_size=len(images),
-        model_type=nncf.ModelType.TRANSFORMER if convnext else None,
-        ignored_scope=nncf.IgnoredScope(products[-head:], types=list(CONVOLUTIONS) if convnext else []),
-    )
-    openvino.save_model(model, out, compress_to_fp16=False)
-
-
-def products_in_int8(path: Path, out: Path, head: int) -> None:
-    """Writes an ONNX model whose matrix products are in int8, all but the last `head`.
-
-    Raises
-    ------
-    ExportError
-        if there are no others.
-    birdlib.runtimes.MissingExtraError
-        if onnx or ONNX Runtime is missing.
-    """
-    onnx, quantization = runtimes.required("onnx", "export"), runtimes.required("onnxruntime.quantization", "export")
-    prepared = out.with_name(f"prepared_{path.name}")
-    quantization.quant_pre_process(path, prepared, skip_symbolic_shape=True)
-    # The format wants a graph in order of computation, so that the head comes last.
-    products = [node.name for node in onnx.load(prepared).graph.node if node.op_type in PRODUCTS]
-    if len(products) <= head:
-        raise ExportError(
-            "onnx in int8 is for networks of matrix products (ConvNeXt), and this one has none outside its head: "
-            "export it in f32, or in int8 as openvino"
-        )
-    kept = [each for name in products[-head:] for each in (name, f"{name}_MatMul")]  # a Gemm is renamed on the way
-    # 7 bits of weight: the products of two 8-bit numbers overflow on processors without VNNI.
-    quantization.quantize_dynamic(
-        prepared, out, list(PRODUCTS), per_channel=True, reduce_range=True, nodes_to_exclude=kept
-    )
-    prepared.unlink()
 
 
 def _checked(

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 import birdlib
-from birdlib import classifier, export, exported, runtimes, splits
+from birdlib import classifier, export, exported, int8, runtimes, splits
 from birdlib import config as configs
 
 pytest.importorskip("openvino", reason="birdlib[runtime] is not installed")
@@ -400,7 +400,7 @@ def test_matrix_products_are_in_int8_but_for_the_heads(products, tmp_path):
     import onnx
     import onnxruntime
 
-    export.products_in_int8(products, tmp_path / "int8.onnx", head=2)
+    int8.onnx(products, tmp_path / "int8.onnx", head=2)
     made = onnx.load(tmp_path / "int8.onnx").graph
     kinds = {each.name: each.data_type for each in made.initializer}
     in_int8 = {name for name, kind in kinds.items() if kind == onnx.TensorProto.INT8 and "zero_point" not in name}
@@ -417,7 +417,7 @@ def test_matrix_products_are_in_int8_but_for_the_heads(products, tmp_path):
 
 def test_a_model_of_no_products_but_the_heads_says_what_to_do(products, tmp_path):
     with pytest.raises(exported.ExportError, match="none outside its head: export it in f32, or in int8 as openvino"):
-        export.products_in_int8(products, tmp_path / "int8.onnx", head=4)
+        int8.onnx(products, tmp_path / "int8.onnx", head=4)
 
 
 def test_onnx_under_another_backend_says_what_to_do(run_dir, tmp_path, monkeypatch):

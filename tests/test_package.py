@@ -37,6 +37,7 @@ WITHOUT_KERAS = (
         "recorders",
         "soundscapes",
         "classifier",
+        "int8",
         "exported",
         "runtimes",
     ),
