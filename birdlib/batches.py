@@ -168,12 +168,13 @@ class Ahead(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> Batch:
         """Batch `index` of the present epoch; the next ones are begun."""
         with self._lock:
-            last = min(index + self.BATCHES, self.num_batches - 1)
-            wanted = [(self.epoch, each) for each in range(index, last + 1)]
+            epoch, last = self.epoch, min(index + self.BATCHES, self.num_batches - 1)
+            wanted = [(epoch, each) for each in range(index, last + 1)]
             self._made = {at: self._made.get(at) or self._pool.submit(self._batch, *at) for at in wanted}
-            mine = self._made[self.epoch, index]
+            mine = self._made[epoch, index]
         try:
-            return mine.result()
+            # A copy: Keras asks for some batches twice, and TensorFlow computes in the memory of an array it was given.
+            return keras.tree.map_structure(np.copy, mine.result())
         except Exception as error:
             self.failure = error
             raise

@@ -367,6 +367,16 @@ def test_batches_are_made_ahead_but_not_past_the_end_of_the_epoch():
     assert sorted(watched.made) == [(0, index) for index in range(10)]
 
 
+def test_what_is_done_to_a_batch_does_not_change_the_next_one_of_the_same():
+    """TensorFlow on two devices did: it took the weights of the last validation batch for its own."""
+    feed = batches.Ahead(Few(), shards=2, judged=7)
+    untouched = batches.Ahead(Few(), shards=2, judged=7)[2]
+    for each in keras.tree.flatten(feed[2]):
+        each[:] = -1
+    for got, wanted in zip(keras.tree.flatten(feed[2]), keras.tree.flatten(untouched), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
 def test_an_error_in_a_batch_ahead_comes_out_where_the_batch_is_asked_for():
     def broken(epoch, index):
         if index == 2:
