@@ -119,6 +119,10 @@ def backend(row: Row) -> str:
 
 # ---- trainings, each kept
 
+# Earlier results were kept to five decimals: below half of the last one they say nothing, and least of all
+# "impossible", which no temperature could mend.
+LEAST = 5e-6
+
 
 def path(row: Row, candidate: int, task: training.Task) -> Path:
     """Where a training's result is kept."""
@@ -135,10 +139,11 @@ def told(name: str, candidate: int, task: training.Task, train: bool) -> np.ndar
         found = training.run(row.kind, settings(row, candidate, task.seed), row.views, task)
         what = {"row": name, "candidate": candidate, **task._asdict(), "backend": backend(row)}
         seconds = time.perf_counter() - began
-        write_json(file, {**what, "seconds": round(seconds, 1), "probabilities": np.round(found, 5).tolist()})
+        digits = [[float(f"{each:.5g}") for each in row] for row in found]
+        write_json(file, {**what, "seconds": round(seconds, 1), "probabilities": digits})
         print(f"{name}, {row.candidates[candidate]}: {task} in {seconds:.0f} s", flush=True)
     kept = read_json(file)
-    return np.array(kept["probabilities"], np.float32) if kept else None
+    return np.maximum(np.array(kept["probabilities"], np.float32), LEAST) if kept else None
 
 
 def chosen(name: str, task: training.Task, train: bool) -> int | None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy.special import softmax
 
-from birdlib import calibration
+from birdlib import calibration, writing
 
 GPU = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
 
@@ -62,6 +62,14 @@ def test_a_paired_difference_is_of_the_same_recordings_and_its_interval_resample
     assert xc10.verdict(*wide.difference[1:]) == "not distinguishable"
     assert xc10.verdict(0.1, 0.3) == "above"
     assert xc10.verdict(-0.3, -0.1) == "below"
+
+
+def test_what_was_kept_as_nothing_is_not_impossible(xc10):
+    task = xc10.training.Task("author", 0, 0)
+    writing.write_json(xc10.path(xc10.ROWS["row"], 0, task), {"probabilities": [[1.0, 0.0], [0.25, 0.75]]})
+    told = xc10.told("row", 0, task, train=False)
+    assert 0 < told.min() < 1e-5
+    np.testing.assert_allclose(told, [[1, 0], [0.25, 0.75]], atol=1e-5)
 
 
 @pytest.mark.parametrize("group_by", ["recording", "author"])
