@@ -5,6 +5,7 @@ It sees how the energy of a chunk is spread over frequencies, and nothing of how
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,23 +123,37 @@ def regression():
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
 
 
-def probabilities(train: pd.DataFrame, test: pd.DataFrame, labels: list[str], data_dir: Path, config: Config):
-    """Fits on the chunks `train` and predicts the chunks `test` (columns filename, start_s, primary_label).
+def probabilities(
+    sides: Sequence[pd.DataFrame], test: pd.DataFrame, labels: list[str], data_dir: Path, config: Config
+) -> np.ndarray:
+    """Predicts the chunks `test` (columns filename, start_s), by one fit to the chunks of each of `sides`, averaged.
 
-    Of a class with more than ``testing.baseline_chunks`` training chunks, that many, evenly spread, are used.
+    Those have primary_label too. Of a class with more than ``testing.baseline_chunks`` chunks on a side, that many,
+    evenly spread, are used.
 
     Returns
     -------
     probabilities : float64 (test chunks, classes), columns in the order of `labels`; all alike for what cannot be read
         any more.
     """
-    train = chunks.thinned(train, "primary_label", config.testing.baseline_chunks)
-    model = regression()
-    learnt, asked = features(train, data_dir, config), features(test, data_dir, config)
+    sides = [chunks.thinned(side, "primary_label", config.testing.baseline_chunks) for side in sides]
+    places = [pd.MultiIndex.from_frame(table[["filename", "start_s"]]) for table in (*sides, test)]
+    every = places[0].append(places[1:]).unique()  # folds have much of their training in common
+    values = features(every.to_frame(index=False), data_dir, config)
+    *learnt, asked = (values[every.get_indexer(each)] for each in places)
+    said = [
+        _predicted(asked, of, pd.Index(labels).get_indexer(side["primary_label"]), len(labels))
+        for of, side in zip(learnt, sides, strict=True)
+    ]
+    return np.mean(said, axis=0)
+
+
+def _predicted(asked: np.ndarray, learnt: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
+    """What a regression that is fitted to what is known of `learnt` says of what is known of `asked`."""
     known, heard = np.isfinite(learnt[:, 0]), np.isfinite(asked[:, 0])
-    model.fit(learnt[known], pd.Index(labels).get_indexer(train["primary_label"][known]))
-    result = np.zeros((len(test), len(labels)))
-    result[~heard] = 1 / len(labels)
+    model = regression().fit(learnt[known], truth[known])
+    result = np.zeros((len(asked), classes))
+    result[~heard] = 1 / classes
     if heard.any():
         result[np.ix_(heard, model.classes_)] = model.predict_proba(asked[heard])
     return result

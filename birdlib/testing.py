@@ -126,18 +126,18 @@ def scores(
 
 
 def baseline_score(run: Run, result: Result) -> float:
-    """Accuracy by chunk of the logistic regression, fitted on the first fold's training side, on the same test.
+    """Accuracy by chunk of the logistic regression on the same test; nan where there is nothing to test with.
 
-    nan where there is nothing to test with.
+    As of the network, there is one for each fold, fitted on its training side, and what they say is averaged.
     """
     if not result.kept.any():
         return float("nan")
     split_table = run.read_table("splits")
     every = run.read_table("chunks")
     kept = every[chunks.kept(every, run.config.silence)]
-    train = _of_side(kept, splits.side(split_table, "train", run.config.folds[0]))
     held_out = result.chunks[result.kept].reset_index(drop=True)
-    predicted = baseline.probabilities(train, held_out, result.labels, run.data_dir, run.config)
+    sides = [_of_side(kept, splits.side(split_table, "train", fold)) for fold in run.config.folds]
+    predicted = baseline.probabilities(sides, held_out, result.labels, run.data_dir, run.config)
     return evaluation.accuracy(result.truth[result.kept], predicted)
 
 
@@ -181,6 +181,8 @@ def by_author(result: Result, recordings: pd.DataFrame, seed: int, most: int = 8
     counts = of["filename"].groupby(author).nunique()
     first = counts.sort_values(ascending=False, kind="stable").index[:most]
     others = plural(max(len(counts) - most, 0), "other")
+    while others in set(first):  # somebody may call themselves so
+        others += "s"
     parts = author.where(author.isin(first) | author.isna(), others)
     return _by_part(result, pd.Categorical(parts, [*first, others]), seed)
 

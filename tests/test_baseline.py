@@ -70,7 +70,7 @@ def sides(chunk_table):
 
 def test_species_of_different_pitch_are_told_apart(sides, config):
     train, test = sides
-    found = baseline.probabilities(train, test, list(TINY_LABELS), config.data.dir, config)
+    found = baseline.probabilities([train], test, list(TINY_LABELS), config.data.dir, config)
     assert found.shape == (len(test), 4)
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-9)
     predicted = np.array(TINY_LABELS)[found.argmax(axis=1)]
@@ -80,16 +80,16 @@ def test_species_of_different_pitch_are_told_apart(sides, config):
 def test_columns_follow_the_labels_and_a_class_it_has_not_seen_gets_nothing(sides, config):
     train, test = sides
     labels = ["unseen", *TINY_LABELS[::-1]]
-    found = baseline.probabilities(train, test, labels, config.data.dir, config)
+    found = baseline.probabilities([train], test, labels, config.data.dir, config)
     assert (found[:, 0] == 0).all()
-    usual = baseline.probabilities(train, test, list(TINY_LABELS), config.data.dir, config)
+    usual = baseline.probabilities([train], test, list(TINY_LABELS), config.data.dir, config)
     np.testing.assert_allclose(found[:, :0:-1], usual, atol=1e-6)
 
 
 def test_shuffled_labels_leave_nothing_to_learn(sides, config):
     train, test = sides
     shuffled = train.assign(primary_label=np.roll(TINY_LABELS, 1)[np.arange(len(train)) % 4])
-    found = baseline.probabilities(shuffled, test, list(TINY_LABELS), config.data.dir, config)
+    found = baseline.probabilities([shuffled], test, list(TINY_LABELS), config.data.dir, config)
     predicted = np.array(TINY_LABELS)[found.argmax(axis=1)]
     assert (predicted == test["primary_label"]).mean() < 0.7
 
@@ -100,12 +100,23 @@ def test_of_a_class_with_many_chunks_only_some_are_used(sides, config, monkeypat
     counts = []
     features = baseline.features
     monkeypatch.setattr(baseline, "features", lambda table, *rest: (counts.append(table), features(table, *rest))[1])
-    baseline.probabilities(many, test, list(TINY_LABELS), config.data.dir, config)
-    used, tested = counts
-    assert (used["primary_label"].value_counts() == 5).all()
-    assert len(tested) == len(test)
+    baseline.probabilities([many], test, list(TINY_LABELS), config.data.dir, config)
+    (read,) = counts
+    tested = read["filename"].isin(test["filename"])
+    assert tested.sum() == len(test)
+    used = read[~tested].assign(label=read["filename"].str.split("/").str[0])
+    assert (used["label"].value_counts() == 5).all()
     # Spread over the recordings, not the first ones.
-    assert used.groupby("primary_label")["filename"].nunique().min() >= 3
+    assert used.groupby("label")["filename"].nunique().min() >= 3
+
+
+def test_of_several_sides_the_mean_is_given(sides, config):
+    train, test = sides
+    parts = [train[train["filename"].str[-5] != number] for number in "01"]
+    together = baseline.probabilities(parts, test, list(TINY_LABELS), config.data.dir, config)
+    alone = [baseline.probabilities([part], test, list(TINY_LABELS), config.data.dir, config) for part in parts]
+    np.testing.assert_allclose(together, np.mean(alone, axis=0), atol=1e-9)
+    assert not np.allclose(*alone, atol=1e-3)
 
 
 def test_folds_by_author_are_harder_where_it_is_the_author_who_is_heard(tmp_path, monkeypatch):

@@ -143,6 +143,8 @@ def test_results_by_length_and_author_hold_every_kept_chunk(run, result):
     assert re.fullmatch(r"1 other|\d+ others", authors.index[-1])
     right = result.probabilities[result.kept].argmax(axis=1) == result.truth[result.kept]
     assert np.average(authors["accuracy"], weights=authors["chunks"]) == pytest.approx(right.mean())
+    named = recordings.assign(author=recordings["author"].where(recordings["author"] != authors.index[0], "0 others"))
+    assert testing.by_author(result, named, 0)["chunks"].sum() == result.kept.sum()
 
 
 def test_without_a_test_there_are_no_scores(tiny_config, tmp_path, start_run):
