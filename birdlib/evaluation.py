@@ -268,7 +268,8 @@ def by_part(right: np.ndarray, parts: pd.Series, filenames: Sequence[str], group
             "chunks": len(of),
             "recordings": of["filename"].nunique(),
             "accuracy": of["right"].mean(),
-            **dict(zip(("low", "high"), intervals.of_mean(of["right"], of["group"], seed), strict=True)),
+            # What resampling adds by itself is taken off, which may lead out of 0..1.
+            **dict(zip(("low", "high"), np.clip(intervals.of_mean(of["right"], of["group"], seed), 0, 1), strict=True)),
         }
         for part, of in table.groupby("part", observed=True)
     }

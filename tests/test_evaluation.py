@@ -335,3 +335,10 @@ def test_parts_add_up():
     assert table.index.tolist() == ["y", "x"]
     assert table["chunks"].tolist() == [2, 2]
     assert table["accuracy"].tolist() == [0, 1]
+
+
+def test_a_parts_interval_is_within_what_an_accuracy_can_be():
+    for right, sizes in (([False, True, True, True], (40, 3, 2, 1)), ([True, False, False, False], (60, 3, 2, 1))):
+        rights, groups = np.repeat(right, sizes), np.repeat(list("abcd"), sizes)
+        part = evaluation.by_part(rights, pd.Series("one", index=range(len(rights))), groups, groups, 0).iloc[0]
+        assert 0 <= part["low"] < part["accuracy"] < part["high"] <= 1
