@@ -60,11 +60,10 @@ def read(run: Run) -> Results | None:
     metrics = run.metrics()
     if metrics.get("test", {}).get("accuracy") is not None:
         return Results("test", metrics["test"], _test(run))
-    validation = metrics.get("phase_2", {}).get("validation")
-    if validation and validation["accuracy"] is not None:
-        return Results("validation", validation, _validation(run, 2))
-    if metrics.get("phase_1", {}).get("val_accuracy") is not None:
-        return Results("validation", {"accuracy": metrics["phase_1"]["val_accuracy"]}, _validation(run, 1))
+    for phase in (2, 1):
+        validation = metrics.get(f"phase_{phase}", {}).get("validation")
+        if validation and validation["accuracy"] is not None:
+            return Results("validation", validation, _validation(run, phase))
     return None
 
 
@@ -115,9 +114,9 @@ def beside(run: Run, results: Results, classes: int, labels: Sequence[str]) -> l
         remark = "on the mean and deviation of each mel band, learnt from the same training side"
         rows.append(("logistic regression", Score(found["baseline"]["accuracy"]), remark))
     for phase, name in (("phase_1", "validation after phase I"), ("phase_2", "validation after phase II")):
-        if (value := metrics.get(phase, {}).get("val_accuracy")) is not None:
-            validation = metrics[phase].get("validation", {})
-            rows.append((name, score({**validation, "accuracy": value}, "accuracy"), "it chose the epoch: it flatters"))
+        validation = score(metrics.get(phase, {}).get("validation", {}), "accuracy")
+        if validation.value is not None:
+            rows.append((name, validation, "it chose the epoch: it flatters"))
     if results.side == "test":
         rows.append(("test", score(found, "accuracy"), "recordings that no choice has looked at"))
     where = paper.where(labels)

@@ -44,7 +44,8 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import pandas as pd
 from IPython.display import Markdown, display
 
-from birdlib import baseline, callbacks, device, models, overview, paper, plots, runs, splits, training
+from birdlib import baseline, callbacks, device, folds, intervals, models, overview, paper, plots, runs, splits
+from birdlib import testing, training
 
 run = runs.open_run("04_phase_1", config, run_dir, data_dir, overrides)
 names = overview.names(run.read_table("recordings"))
@@ -115,11 +116,15 @@ else:
 # %% [markdown]
 # ## What was reached
 #
-# On every kept chunk of the validation fold:
+# On every kept chunk of the validation fold, or of several folds, each chunk by the classifier that was not trained on
+# it:
 
 # %%
 scores = pd.DataFrame.from_dict(results, orient="index").drop(columns="parameters").rename_axis("fold")
-scores.style.format({"val_accuracy": "{:.1%}"})
+validation = folds.scores(folds.out_of_fold(run, phase=1), split, run.config.seed)
+display(scores.style.format({"val_accuracy": "{:.1%}"}))
+title = "Validation after phase I, with 95 % intervals"
+run.save_figure(plots.with_intervals(testing.headline(validation), title, "score"), "validation")
 
 # %% [markdown]
 # ## What a split by author does to a score
@@ -139,22 +144,24 @@ if run.config.comparison.by_author:
         display(Markdown("No recording says who made it, so that there is nothing to compare."))
 
 # %%
-mean, by_fold = scores["val_accuracy"].mean(), scores["val_accuracy"].to_dict()
-values = {"val_accuracy": mean, "folds": by_fold, "parameters": results[fold]["parameters"]}
+values = {"val_accuracy": validation["accuracy"], "folds": scores["val_accuracy"].to_dict(), "validation": validation}
+values["parameters"] = results[fold]["parameters"]
 run.update_metrics("phase_1", values)
 run.finish()
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"] _kg_hide-input=true
 unscored = [names[label] for label in splits.unscored(split, fold)]
-over = f" (the mean of {len(results)} folds)" if len(results) > 1 else ""
+over = f" over the chunks of {len(results)} folds" if len(results) > 1 else ""
+reached = intervals.told(validation["accuracy"], *validation["intervals"]["accuracy"], ".1%")
 best = [f"{name} {history['val_accuracy'].max():.1%}" for name, history in compared.items() if others]
 Markdown(f"""## What we saw{run.synthetic}
 
 - **Frozen: {"the whole backbone; only the head was trained" if pretrained else "nothing"}.** Trained parameters:
   {values["parameters"]["trained"]:,} of {values["parameters"]["all"]:,}; running statistics are not trained.
 - Fold {fold}: {callbacks.told(histories[fold], run.config.phase_1)}
-- **Validation accuracy after phase I: {mean:.1%}**{over}, {mean * model.output_shape[-1]:.1f} times chance. The
-  paper's, {paper.where(splits.labels(split))}: {paper.ACCURACY["phase_1"]:.2%}.
+- **Validation accuracy after phase I{over}: {reached}** (95 %, the split's groups resampled),
+  {validation["times_chance"]:.1f} times chance. The paper's, {paper.where(splits.labels(split))}:
+  {paper.ACCURACY["phase_1"]:.2%}.
 - The best of the first epochs, side by side: {", ".join(best) or "nothing was trained beside this model"}.
 - Species too rare to be in this validation fold: {", ".join(unscored) or "none"}.
 """)

@@ -87,7 +87,7 @@ run.save_figure(plots.learning_rate(whole[fold]), "learning_rate")
 # %% [markdown]
 # ## Phase I against phase II
 #
-# By accuracy on every kept chunk of the validation fold; of several folds, each one's (figure 14), and the mean.
+# By accuracy on every kept chunk of the validation fold; of several folds, each one's (figure 14), and all together.
 
 # %%
 said_out = folds.out_of_fold(run, phase=2)
@@ -111,7 +111,7 @@ run.save_figure(plots.with_intervals(testing.headline(over_folds), title, "score
 
 # %%
 scores = pd.DataFrame.from_dict(results, orient="index").drop(columns="parameters").rename_axis("fold")
-before, after = run.metrics()["phase_1"]["val_accuracy"], scores["val_accuracy"].mean()
+before, after = run.metrics()["phase_1"]["validation"]["accuracy"], over_folds["accuracy"]
 labels = splits.labels(run.read_table("splits"))
 bars = pd.Series({"phase I": before, "phase II": after})
 run.save_figure(plots.comparison(bars, 1 / len(labels), "Validation", "accuracy by chunk"), "phases")
@@ -122,8 +122,7 @@ run.save_figure(plots.comparison(bars, 1 / len(labels), "Validation", "accuracy 
 # How often each phase was right about the same validation chunks:
 
 # %%
-said = [run.read_table(f"validation_phase_{phase}_fold_{fold}") for phase in (1, 2)]
-groups = splits.groups(run.read_table("splits"), said[0]["filename"])
+said = [folds.out_of_fold(run, phase).drop(columns="fold") for phase in (1, 2)]
 examples.changes(*said)
 
 # %% [markdown]
@@ -145,15 +144,15 @@ run.update_metrics("phase_2", values)
 run.finish()
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"] _kg_hide-input=true
-parameters, gain = results[fold]["parameters"], examples.gain(*said, groups, run.config.seed)
+parameters, groups = results[fold]["parameters"], splits.groups(run.read_table("splits"), said[0]["filename"])
+gain = examples.gain(*said, groups, run.config.seed)
 frozen = "was frozen" if run.config.model.weights else "was not frozen either: this is what longer training gave"
-over = f" (means of {len(results)} folds)" if len(results) > 1 else ""
+over = f" over the chunks of {len(results)} folds" if len(results) > 1 else ""
 Markdown(f"""## What we saw{run.synthetic}
 
 - Trained parameters: {parameters["trained"]:,} of {parameters["all"]:,}; the rest are batch normalisations' statistics.
 - Fold {fold}: {callbacks.told(whole[fold].query("phase == 'II'"), run.config.phase_2)}
-- **Validation accuracy went from {before:.1%} after phase I to {after:.1%} after phase II**{over}. In phase I
-  the backbone {frozen}. On fold {fold} the gain is {intervals.told(*gain, "+.1%")} (95 %, the split's groups
-  resampled).
+- **Validation accuracy{over} went from {before:.1%} after phase I to {after:.1%} after phase II**, a gain of
+  {intervals.told(*gain, "+.1%")} (95 %, the split's groups resampled). In phase I the backbone {frozen}.
 - The paper's, {paper.where(labels)}: from {paper.ACCURACY["phase_1"]:.2%} to {paper.ACCURACY["phase_2"]:.2%}.
 """)

@@ -111,7 +111,8 @@ def run(hostile_data, tiny_config, tmp_path_factory, start_run):
         writing.write_json(run.path(f"models/phase_2_fold_{fold}.json"), {"temperature": 2.0})
     result = testing.test(run, {fold: Classifier(by_pitch, settings) for fold in (0, 1)})
     run.update_metrics("test", testing.scores(result, testing.traits(run, result.labels), 0.25))
-    run.update_metrics("phase_2", {"val_accuracy": 0.5})
+    of_folds = folds.scores(folds.out_of_fold(run, 2), run.read_table("splits"), 0)
+    run.update_metrics("phase_2", {"val_accuracy": of_folds["accuracy"], "validation": of_folds})
     run.write_table("predictions", result.predictions)
     stage = runs.Run(run.dir, settings, stages.stage("01"))
     stage.save_figure(plots.ranking(pd.Series({AUTHOR: 3}), HOSTILE[3], "recordings"), "ranked")
@@ -386,18 +387,23 @@ def test_until_the_test_the_validation_is_shown_as_such(copy):
     assert "There is no test result. Validation chose the epoch" in good
     _, *rows = cells_of(tree, id="by-species")
     assert sum(int(row[5]) for row in rows) == found["chunks"]
+    # Folds may differ in size: it is the same number that the interval is of, not the mean of the folds.
+    rows = {row["name"]: row["score"] for row in report_results.beside(run, report_results.read(run), 4, [])}
+    shown = rows["validation after phase II"]
+    assert (shown.value, shown.low, shown.high) == (found["accuracy"], *found["intervals"]["accuracy"])
 
 
 def test_after_phase_1_alone(copy):
     folder, made = copy
     (folder / "tables" / "predictions.parquet").unlink()
     shutil.rmtree(folder / "metrics")
-    runs.Run(folder, config.load(folder / "config.yaml"), stages.stage("04")).update_metrics(
-        "phase_1", {"val_accuracy": 0.25, "folds": {"0": 0.25}}
-    )
+    run = runs.Run(folder, config.load(folder / "config.yaml"), stages.stage("04"))
+    found = folds.scores(folds.out_of_fold(run, 1), run.read_table("splits"), 0)
+    run.update_metrics("phase_1", {"val_accuracy": found["accuracy"], "validation": found})
     (good,) = [text_of(one) for one in made().iter("section") if one.get("aria-labelledby") == "how-good"]
-    assert "25.0% of the validation's chunks get the right species, 1.0 times chance" in good
-    assert "no interval" in good
+    assert f"{found['accuracy']:.1%} of the validation's {found['chunks']} chunks" in good
+    low, high = found["intervals"]["accuracy"]
+    assert f"{low:.1%} to {high:.1%}" in good
 
 
 def test_a_split_in_which_nobody_validates_has_its_other_sides_shown(copy):
