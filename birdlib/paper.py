@@ -28,7 +28,8 @@ def beside(metrics: Mapping[str, Any], labels: Sequence[str]) -> pd.DataFrame:
 
     Parameters
     ----------
-    metrics : the sections phase_1, phase_2 and test of ``metrics.json``; an accuracy of None was not measured.
+    metrics : the sections phase_1, phase_2 and, where there is one, test of ``metrics.json``; an accuracy of None was
+        not measured.
 
     Returns
     -------
@@ -37,7 +38,7 @@ def beside(metrics: Mapping[str, Any], labels: Sequence[str]) -> pd.DataFrame:
     own = {
         "validation after phase I": metrics["phase_1"]["val_accuracy"],
         "validation after phase II": metrics["phase_2"]["val_accuracy"],
-        "test": metrics["test"]["accuracy"],
+        "test": metrics.get("test", {}).get("accuracy"),
     }
     here = "here" if is_its_data(labels) else f"here ({len(labels)} species, other data)"
     there = f"the paper (BirdCLEF 2024, {SPECIES} species)"

@@ -60,6 +60,8 @@ def read(run: Run) -> Results | None:
     metrics = run.metrics()
     if metrics.get("test", {}).get("accuracy") is not None:
         return Results("test", metrics["test"], _test(run))
+    if metrics.get("validation", {}).get("accuracy") is not None:  # of all folds, by the last stage, without a test
+        return Results("validation", metrics["validation"], _validation(run, 2))
     for phase in (2, 1):
         validation = metrics.get(f"phase_{phase}", {}).get("validation")
         if validation and validation["accuracy"] is not None:
@@ -109,7 +111,7 @@ def beside(run: Run, results: Results, classes: int, labels: Sequence[str]) -> l
     metrics, found = run.metrics(), results.metrics
     rows = [("chance", Score(1 / classes), f"one of {classes} species at random")] if classes else []
     if "commonest" in found:
-        rows.append(("always the commonest species", Score(found["commonest"]), "of those in the test"))
+        rows.append(("always the commonest species", Score(found["commonest"]), f"of those in the {results.side}"))
     if "baseline" in found:
         remark = "on the mean and deviation of each mel band, learnt from the same training side"
         rows.append(("logistic regression", Score(found["baseline"]["accuracy"]), remark))
@@ -132,19 +134,20 @@ _OF_PAPER = {"phase_2": "validation after phase II", "test": "test"}
 
 def more(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Other results of a whole run: name, `Score` (None: a number in words), remark."""
-    test, validation, rows = metrics.get("test", {}), metrics.get("phase_2", {}).get("validation", {}), []
-    if silent := test.get("with_silent_chunks"):
+    tested = metrics.get("test") or metrics.get("validation", {})
+    validation, rows = metrics.get("phase_2", {}).get("validation", {}), []
+    if silent := tested.get("with_silent_chunks"):
         remark = f"{silent['chunks']:,} chunks; where nothing is heard no answer can be right"
         rows.append(("accuracy by chunk, silent chunks too", score(silent, "accuracy"), remark))
     for name in ("endangered", "nocturnal"):
-        if (of := test.get(name)) and of["roc_auc"] is not None:
+        if (of := tested.get(name)) and of["roc_auc"] is not None:
             remark = f"{of['positives']:,} of {of['samples']:,} chunks are positive"
             rows.append((f"{name}: ROC-AUC", score(of, "roc_auc"), remark))
             rows.append((f"{name}: average precision", score(of, "average_precision"), remark))
     if (heard := metrics.get("soundscapes", {})).get("macro_roc_auc") is not None:
         remark = f"{heard['rows']:,} windows, {heard['species']} species that sing in one"
         rows.append(("soundscapes: macro ROC-AUC by window", Score(heard["macro_roc_auc"], form=".3f"), remark))
-    if calibrated := test.get("calibration"):
+    if calibrated := tested.get("calibration"):
         remark = "how far its probabilities are from how often it is right"
         rows.append(("expected calibration error", Score(calibrated["expected_error"]), remark))
         rows.append(("the same at its temperature", Score(calibrated["expected_error_tempered"]), remark))

@@ -1,15 +1,18 @@
-"""The hold-out test: every fold's classifier, and their mean, on recordings that no training has seen."""
+"""The hold-out test: every fold's classifier, and their mean, on recordings that no training has seen.
+
+Without a test (``splits.test_share=0``) the same is told of all folds' validation, each chunk by its own fold.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from birdlib import baseline, calibration, chunks, classifier, evaluation, intervals, metadata, sources, splits
+from birdlib import baseline, calibration, chunks, classifier, evaluation, folds, intervals, metadata, sources, splits
 from birdlib.plots_style import plural
 from birdlib.standins import Noted, Readable
 
@@ -24,7 +27,7 @@ LENGTHS_S = (10, 30, 60)  # where short recordings end, and long ones begin
 
 
 class Result(NamedTuple):
-    """What the test gave.
+    """What the test gave, or where there is none (``side`` "validation") the folds' validation.
 
     ``labels`` is the class order. ``chunks`` holds all the test's chunks (filename, start_s, primary_label, group,
     kept), silent ones included; ``truth`` int64 (chunks,) and ``probabilities`` float32 (chunks, classes), the mean
@@ -44,6 +47,7 @@ class Result(NamedTuple):
     temperatures: dict[int, float]
     tempered: np.ndarray
     activation: Activation
+    side: Literal["test", "validation"] = "test"
 
     @property
     def kept(self) -> np.ndarray:
@@ -71,10 +75,14 @@ def test(run: Run, models: dict[int, Classifier]) -> Result:
     The predictions table: filename, start_s, split ("validation" or "test"), fold, primary_label, then a float32
     column a class. Those of the validation chunks are phase II's own. With several folds the test's mean is there too,
     as fold -1.
+
+    Of a split without a test, the result is that of `cross_validated`.
     """
     split_table = run.read_table("splits")
     splits.check(split_table)
     labels = splits.labels(split_table)
+    if splits.side(split_table, "test").empty:
+        return cross_validated(run, split_table)
     every = run.read_table("chunks")
     every["kept"] = chunks.kept(every, run.config.silence)
     held_out = _of_side(every, splits.side(split_table, "test"))
@@ -99,13 +107,40 @@ def test(run: Run, models: dict[int, Classifier]) -> Result:
     return Result(labels, held_out, truth, mean, every_row, by_fold, source.broken, temperatures, heated, activation)
 
 
+def cross_validated(run: Run, split_table: pd.DataFrame) -> Result:
+    """What phase II's classifiers say of the kept chunks that they were not trained on, all folds together.
+
+    Each fold's temperature is fitted on the others here, so that it is judged on what it has not seen; of one fold
+    alone there is none. The predictions table is as `test` makes it.
+    """
+    said, labels = folds.out_of_fold(run, 2), splits.labels(split_table)
+    front = said[["filename", "start_s", "primary_label"]].assign(
+        group=splits.groups(split_table, said["filename"]), kept=True
+    )
+    truth, values = pd.Index(labels).get_indexer(said["primary_label"]), said[labels].to_numpy(np.float32)
+    of_fold, temperatures, tempered = said["fold"].to_numpy(), {}, values.copy()
+    for fold in run.config.folds:
+        own = of_fold == fold
+        others = truth[~own], values[~own], run.config.loss.activation
+        temperatures[fold] = calibration.fit_temperature(*others) if len(run.config.folds) > 1 else 1.0
+        tempered[own] = _tempered(values[own], temperatures[fold], run.config)
+    tables = [
+        _table(said[of_fold == fold], values[of_fold == fold], labels, "validation", fold) for fold in temperatures
+    ]
+    predictions, activation = pd.concat(tables, ignore_index=True), run.config.loss.activation
+    return Result(
+        labels, front, truth, values, predictions, {}, {}, temperatures, tempered, activation, side="validation"
+    )
+
+
 def scores(
     result: Result, traits: pd.DataFrame, baseline_accuracy: float, on: str = "", seed: int = 0
 ) -> dict[str, Any]:
-    """The section ``test`` of ``metrics.json``: plain numbers, nan where a metric does not exist.
+    """The section of ``metrics.json`` named as the result's side: plain numbers, nan where a metric does not exist.
 
     `on` says what data these are, if they are not real (`birdlib.runs.Run.synthetic`). ``commonest`` is the accuracy of
-    always naming the test's commonest species. Intervals resample the split's own groups.
+    always naming the test's commonest species. Intervals resample the split's own groups. ``with_silent_chunks`` is
+    None where those were not predicted.
     """
     kept, labels = result.kept, result.labels
     truth = result.truth[kept]
@@ -119,7 +154,9 @@ def scores(
         "chance": 1 / len(labels),
         "classes": len(labels),
         "classes_without_test": missing,
-        "with_silent_chunks": _headline(result, np.ones_like(kept), result.probabilities, seed),
+        "with_silent_chunks": None
+        if result.side == "validation"
+        else _headline(result, np.ones_like(kept), result.probabilities, seed),
         "folds": {str(fold): _headline(result, kept, values, None) for fold, values in result.by_fold.items()},
         **{name: _trait(result, traits[name], seed) for name in traits.columns},
     }
@@ -128,17 +165,26 @@ def scores(
 def baseline_score(run: Run, result: Result) -> float:
     """Accuracy by chunk of the logistic regression on the same test; nan where there is nothing to test with.
 
-    As of the network, there is one for each fold, fitted on its training side, and what they say is averaged.
+    As of the network, there is one for each fold, fitted on its training side, and what they say is averaged. Of a
+    cross-validation each is asked for its own fold.
     """
     if not result.kept.any():
         return float("nan")
     split_table = run.read_table("splits")
     every = run.read_table("chunks")
     kept = every[chunks.kept(every, run.config.silence)]
-    held_out = result.chunks[result.kept].reset_index(drop=True)
-    sides = [_of_side(kept, splits.side(split_table, "train", fold)) for fold in run.config.folds]
-    predicted = baseline.probabilities(sides, held_out, result.labels, run.data_dir, run.config)
-    return evaluation.accuracy(result.truth[result.kept], predicted)
+    held_out, truth = result.chunks[result.kept].reset_index(drop=True), result.truth[result.kept]
+    sides = {fold: _of_side(kept, splits.side(split_table, "train", fold)) for fold in run.config.folds}
+    if result.side == "test":
+        predicted = baseline.probabilities(list(sides.values()), held_out, result.labels, run.data_dir, run.config)
+        return evaluation.accuracy(truth, predicted)
+    validates = held_out["filename"].map(split_table.set_index("filename")["fold"])
+    right = []
+    for fold, side in sides.items():
+        own = (validates == fold).to_numpy()
+        predicted = baseline.probabilities([side], held_out[own], result.labels, run.data_dir, run.config)
+        right.append(predicted.argmax(axis=1) == truth[own])
+    return float(np.concatenate(right).mean())
 
 
 def headline(scores: Mapping[str, Any]) -> pd.DataFrame:

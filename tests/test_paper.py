@@ -26,8 +26,9 @@ def test_other_data_are_said_to_be_others():
 
 
 def test_without_a_test_there_is_nothing_beside_the_papers():
-    table = paper.beside({**METRICS, "test": {"accuracy": None}}, ["a", "b"])
-    assert table.iloc[2].tolist() == ["–", "–", "56.82%", "103.4"]
+    for tested in ({"test": {"accuracy": None}}, {}):
+        table = paper.beside({**{name: METRICS[name] for name in ("phase_1", "phase_2")}, **tested}, ["a", "b"])
+        assert table.iloc[2].tolist() == ["–", "–", "56.82%", "103.4"]
 
 
 def test_birdclef_2024_is_known_by_its_labels(shared):

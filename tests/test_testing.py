@@ -147,15 +147,28 @@ def test_results_by_length_and_author_hold_every_kept_chunk(run, result):
     assert testing.by_author(result, named, 0)["chunks"].sum() == result.kept.sum()
 
 
-def test_without_a_test_there_are_no_scores(tiny_config, tmp_path, start_run):
-    config = configs.load("sample", {**tiny_config.model_dump(), "splits.test_share": 0})
+def test_without_a_test_the_folds_validation_is_told(tiny_config, tmp_path, start_run):
+    config = configs.load("sample", {**tiny_config.model_dump(), "splits.test_share": 0, "folds": "0,1"})
     run = with_validation(start_run(tmp_path, config, "06_testing"))
-    result = testing.test(run, {0: Classifier(uniform, config)})
-    baseline = testing.baseline_score(run, result)
-    scores = testing.scores(result, testing.traits(run, result.labels), baseline)
-    assert np.isnan([scores["accuracy"], scores["macro_roc_auc"], scores["baseline"]["accuracy"]]).all()
-    assert scores["chunks"] == 0
-    assert scores["classes_without_test"] == result.labels
+    result = testing.test(run, {fold: Classifier(uniform, config) for fold in (0, 1)})
+    assert result.side == "validation"
+    tables = [run.read_table(f"validation_phase_2_fold_{fold}") for fold in (0, 1)]
+    said = pd.concat(tables, ignore_index=True)
+    pd.testing.assert_frame_equal(result.said, said, check_dtype=False)
+    scores = testing.scores(result, testing.traits(run, result.labels), testing.baseline_score(run, result))
+    assert scores["accuracy"] == pytest.approx((said["primary_label"] == "tinbir1").mean())  # which it always names
+    assert scores["intervals"]["accuracy"][0] < scores["accuracy"] < scores["intervals"]["accuracy"][1]
+    assert scores["endangered"]["positives"] == (said["primary_label"] == "tinbir1").sum()
+    assert scores["baseline"]["accuracy"] > 0.7  # each regression asked for the fold that it was not fitted to
+    assert scores["with_silent_chunks"] is None
+    assert testing.by_length(result, run.read_table("recordings"), 0)["chunks"].sum() == len(said)
+    # A fold's temperature does not see the fold's own answers.
+    labels = result.labels
+    surer = tables[0].assign(**dict(zip(labels, np.float32([0.97, 0.01, 0.01, 0.01]), strict=True)))
+    run.write_table("validation_phase_2_fold_0", surer)
+    again = testing.cross_validated(run, run.read_table("splits"))
+    assert again.temperatures[0] == result.temperatures[0]
+    assert again.temperatures[1] != result.temperatures[1]
 
 
 def test_the_baseline_learns_species_of_different_pitch(run, result):
