@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import keras
 import numpy as np
@@ -142,7 +142,8 @@ class Ahead(keras.utils.PyDataset):
     judged : samples that an epoch has, where it is the mean over all of them that counts, as in validation; without it,
         it is the mean over those of each batch, whose gradient is followed.
 
-    ``failure`` is the error of a batch that could not be made; a backend may pass it on inside one of its own.
+    ``failure`` is the error of a batch that could not be made; a backend may pass it on inside one of its own. As a
+    context it lets go of its threads and its data at the end: TensorFlow never lets go of what it was fed from.
     """
 
     # Two threads: one decodes while the augmentation chain, which runs one at a time, has the other.
@@ -160,6 +161,13 @@ class Ahead(keras.utils.PyDataset):
     def num_batches(self) -> int:
         """Batches in an epoch."""
         return self.data.num_batches
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.data, self._made = None, {}
 
     def begin(self, epoch: int) -> None:
         """From now on, batches of `epoch`."""

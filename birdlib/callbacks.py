@@ -72,7 +72,7 @@ class Checkpoint(keras.callbacks.ModelCheckpoint):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Save if it is the best so far."""
-        with models.at_precision(self._classifier, "float32"):
+        with models.at_precision(self._classifier, "float32"), models.in_step(self._classifier, 1):
             super().on_epoch_end(epoch, logs)
 
 
@@ -130,15 +130,13 @@ class Logs(keras.callbacks.Callback):
 class TimeLimit(keras.callbacks.Callback):
     """Ends a training in time: within an epoch, if need be, and so early that the validation after it still fits.
 
-    The epoch is validated and may be the best one as any other.
+    The time begins when this is made, since features may be computed first. The epoch is validated and may be the best
+    one as any other.
     """
 
     def __init__(self, limit_s: float) -> None:
         super().__init__()
         self._limit_s, self._validation_s = limit_s, 0.0
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        """Start the clock."""
         self._began = self._last_batch = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:

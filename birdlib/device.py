@@ -77,6 +77,25 @@ def precision(config: Config) -> str:
     return "float32" if where == "cpu" else "mixed_bfloat16"
 
 
+class LossScale(keras.optimizers.LossScaleOptimizer):
+    """Scales the loss, without which float16 has no small gradients; a step whose gradients overflow is left out.
+
+    On several devices it is left out if those of any overflow. Keras asks the first one alone, as if the gradients had
+    been summed by then, and one infinite number of another is in all weights from then on.
+    """
+
+    def check_finite(self, grads):
+        """Whether all of them are."""
+        finite = super().check_finite(grads)
+        if keras.backend.backend() != "tensorflow":
+            return finite
+        here = _backend().distribute.get_replica_context()
+        if here is None or here.num_replicas_in_sync == 1:
+            return finite
+        bad = keras.ops.cast(keras.ops.logical_not(finite), "float32")
+        return keras.ops.equal(here.all_reduce("SUM", bad), 0.0)
+
+
 def jit(config: Config) -> bool | str:
     """Whether ``compile`` is to compile: what Keras' ``jit_compile`` takes."""
     choice = config.compute.jit

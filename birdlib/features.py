@@ -13,10 +13,11 @@ import keras
 import numpy as np
 from tqdm.auto import tqdm
 
-from birdlib import batches, chance, models
+from birdlib import chance, models
+from birdlib.batches import Ahead
 
 if TYPE_CHECKING:
-    from birdlib.batches import Batch, PlainBatches, TrainingBatches
+    from birdlib.batches import Inputs, PlainBatches, TrainingBatches
 
 
 class CachedEpochs:
@@ -73,30 +74,50 @@ def extractor(joined_backbone: keras.Model, training: bool) -> keras.Model:
     return keras.Model(inputs, _AsTraining(joined_backbone, training)(inputs))
 
 
+class _Noting(keras.utils.PyDataset):
+    """The inputs of an epoch's batches, for ``predict``; targets, of which it says nothing, are ``noted``.
+
+    Of each batch by its index, beside which rows are its own and do not just fill it up.
+    """
+
+    def __init__(self, feed: Ahead) -> None:
+        super().__init__()
+        self.feed = feed
+        self.noted: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    @property
+    def num_batches(self) -> int:
+        """Batches in the epoch."""
+        return self.feed.num_batches
+
+    def __getitem__(self, index: int) -> tuple[Inputs]:
+        """The inputs of batch `index`."""
+        inputs, targets, *weights = self.feed[index]
+        self.noted[index] = targets, weights[0] > 0 if weights else np.ones(len(targets), bool)
+        return (inputs,)
+
+
 def cached(
     model: keras.Model, data: TrainingBatches | PlainBatches, epochs: range, description: str, shards: int = 1
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """The features and targets of whole epochs: a pair of float32 arrays each, samples in the order of the batches."""
+    feed = Ahead(data, epochs.start, shards)
     bar = tqdm(total=len(epochs) * data.num_batches, desc=description, unit="batch", mininterval=2.0)
+    step = keras.callbacks.LambdaCallback(on_predict_batch_end=lambda batch, logs: bar.update())
     views = []
-    with bar:
+    with bar, feed:
         for epoch in epochs:
-            parts: list[Batch] = []
-            for index in range(data.num_batches):
-                inputs, targets = data.batch(epoch, index)
-                parts.append((_predicted(model, inputs, len(targets), shards), targets))
-                bar.update()
-            views.append(tuple(np.concatenate(part) for part in zip(*parts, strict=True)))
+            feed.begin(epoch)
+            told = _Noting(feed)
+            try:
+                said = np.asarray(model.predict(told, verbose=0, callbacks=[step]), np.float32)
+            except Exception as error:
+                raise feed.failure or error from None
+            targets, true = (
+                np.concatenate(parts) for parts in zip(*(told.noted[at] for at in sorted(told.noted)), strict=True)
+            )
+            views.append((said[true], targets[true]))
     return views
-
-
-def _predicted(model: keras.Model, inputs: dict[str, np.ndarray], rows: int, shards: int) -> np.ndarray:
-    """What `model` makes of one batch, on `shards` devices."""
-    if shards == 1:
-        return np.asarray(model.predict_on_batch(inputs), np.float32)
-    # Not `predict_on_batch`, by which every device would get all of it.
-    full, _, _ = batches.filled(inputs, np.empty(rows), shards)
-    return np.asarray(model.predict(full, batch_size=-(-rows // shards) * shards, verbose=0), np.float32)[:rows]
 
 
 def head(model: keras.Model) -> keras.Model:

@@ -121,8 +121,7 @@ def load(path: Path) -> keras.Model:
 @contextmanager
 def at_precision(model: keras.Model, policy: str) -> Iterator[None]:
     """Within it a classifier made by `build` computes by this dtype policy; its last layer stays in float32."""
-    inside = [layer for each in model.layers for layer in (each, *getattr(each, "layers", ()))]
-    before = [(layer, layer.dtype_policy) for layer in inside if layer is not model.layers[-1]]
+    before = [(layer, layer.dtype_policy) for layer in _inside(model) if layer is not model.layers[-1]]
     try:
         for layer, _ in before:
             layer.dtype_policy = policy
@@ -130,6 +129,30 @@ def at_precision(model: keras.Model, policy: str) -> Iterator[None]:
     finally:
         for layer, old in before:
             layer.dtype_policy = old
+
+
+@contextmanager
+def in_step(model: keras.Model, devices: int) -> Iterator[None]:
+    """Within it the batch normalisations of a classifier made by `build` go by the whole batch on all `devices`.
+
+    Under TensorFlow each device has statistics of its own otherwise: of its part of the batch, and the file has those
+    of the first. (jax has the whole batch; and a model saved like this would load under TensorFlow alone.)
+    """
+    together = devices > 1 and keras.backend.backend() == "tensorflow"
+    norms = [layer for layer in _inside(model) if isinstance(layer, layers.BatchNormalization)]
+    before = [layer.synchronized for layer in norms]
+    try:
+        for layer in norms:
+            layer.synchronized = together
+        yield
+    finally:
+        for layer, old in zip(norms, before, strict=True):
+            layer.synchronized = old
+
+
+def _inside(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers of a classifier made by `build`, the backbone and what is in it among them."""
+    return [layer for each in model.layers for layer in (each, *getattr(each, "layers", ()))]
 
 
 def parameters(model: keras.Model) -> dict[str, int]:

@@ -51,7 +51,7 @@ class StandIns:
     def __init__(self, chunks: pd.DataFrame, source: Source | Noted, seed: int) -> None:
         self.source, self.seed = source, seed
         self.places = list(zip(chunks["filename"], chunks["start_s"], strict=True))
-        self._broken: dict[str, AudioError] = {}
+        self._broken: dict[str, str] = {}
         self._labels = chunks["primary_label"].to_numpy()
 
     def read(self, row: int, epoch: int, slot: int) -> np.ndarray:
@@ -69,7 +69,7 @@ class StandIns:
             try:
                 return self.source.read(filename, start_s)
             except AudioError as error:
-                self._broken[filename] = error
+                self._broken[filename] = str(error)  # the error itself would hold on to the batch that was being made
         raise AudioError(
             f"{self._broken[self.places[row][0]]}; no recording of {self._labels[row]} can be read any more: restore "
             "the files, or begin again with the first notebook (birdlib run --from 01)"

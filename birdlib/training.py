@@ -177,7 +177,7 @@ def train(
     first_epoch : which of the balanced epochs, whose turns go on for ever, is the first of this training.
     kept : goes on from the epoch that it has kept, and keeps each; None: neither.
     more : callbacks besides.
-    limit_s : how long ``fit`` may take; at least one batch is trained. None: as long as it takes.
+    limit_s : how long this may take; at least one batch is trained. None: as long as it takes.
 
     Returns
     -------
@@ -188,17 +188,18 @@ def train(
     TrainingError
         if the loss stops being a number.
     """
+    ending = [*more, *([] if limit_s is None else [TimeLimit(limit_s)])]
     shards = device.replicas(config)
     shown: Any = TrainingBatches(data.train, data.labels, source, config, settings.batch_size, shards=shards)
     looked_at = chunks.thinned(data.validation, "filename", config.batches.validation_chunks_per_recording)
     judged: Any = PlainBatches(looked_at, data.labels, source, config, config.compute.predict_batch_size)
-    with models.at_precision(model, device.precision(config)):
+    with models.at_precision(model, device.precision(config)), models.in_step(model, shards):
         whole = layers.joined(model, config, backgrounds.pool(config), device.together(config))
         if settings.feature_views:
             whole, shown, judged = _on_features(model, shown, judged, config, settings)
-        training, validation = Ahead(shown, first_epoch, shards), Ahead(judged, shards=shards, judged=len(looked_at))
-        ending = [*more, *([] if limit_s is None else [TimeLimit(limit_s)])]
-        return _fit(whole, model, training, validation, config, settings, best, description, first_epoch, kept, ending)
+        feeds = Ahead(shown, first_epoch, shards), Ahead(judged, shards=shards, judged=len(looked_at))
+        with feeds[0], feeds[1]:
+            return _fit(whole, model, *feeds, config, settings, best, description, first_epoch, kept, ending)
 
 
 def _on_features(
@@ -228,7 +229,7 @@ def _fit(
 ) -> pd.DataFrame:
     optimizer = keras.optimizers.Adam(settings.learning_rate)
     if device.precision(config) == "mixed_float16":  # whose small gradients would vanish
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        optimizer = device.LossScale(optimizer)
     # Weighted: where a batch was filled up, the rows that fill it weigh nothing.
     whole.compile(optimizer, losses.of(config.loss), weighted_metrics=["accuracy"], jit_compile=device.jit(config))
     seconds, kept = Seconds(), kept or Epochs()

@@ -1,7 +1,9 @@
 """Which chunk when: counted over epochs, asked in any order, and as Keras really asks for it; under any backend."""
 
+import gc
 import threading
 import time
+import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -375,6 +377,23 @@ def test_what_is_done_to_a_batch_does_not_change_the_next_one_of_the_same():
         each[:] = -1
     for got, wanted in zip(keras.tree.flatten(feed[2]), keras.tree.flatten(untouched), strict=True):
         np.testing.assert_array_equal(got, wanted)
+
+
+def test_at_its_end_it_lets_go_of_its_threads_and_its_data():
+    before = set(threading.enumerate())
+    data = training_batches(batch_size=3)
+    held = weakref.ref(data)
+    with batches.Ahead(data) as feed:
+        feed[0]
+        mine = set(threading.enumerate()) - before
+    assert mine
+    del data
+
+    def let_go():
+        gc.collect()
+        return held() is None and not mine & set(threading.enumerate())
+
+    wait_for(let_go)
 
 
 def test_an_error_in_a_batch_ahead_comes_out_where_the_batch_is_asked_for():

@@ -24,7 +24,7 @@ from pathlib import Path
 from birdlib import config as configs
 from birdlib import device, features, training
 
-overrides, folder = json.loads(sys.argv[1]), Path(sys.argv[2])
+overrides, folder, normalised = json.loads(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "normalised"
 
 
 class Source:
@@ -38,7 +38,8 @@ def linear(config):
     images = keras.Input(config.image_shape)
     x = keras.layers.AveragePooling2D((1, config.image_shape[1]))(keras.layers.Rescaling(1 / 255)(images))
     zero = keras.layers.Dense(2, activation="softmax", dtype="float32", kernel_initializer="zeros")
-    return keras.Model(images, zero(keras.layers.Flatten()(x)))
+    x = keras.layers.Flatten()(x)
+    return keras.Model(images, zero(keras.layers.BatchNormalization()(x) if normalised else x))
 
 
 def chunks(first, count):
@@ -87,29 +88,62 @@ print(json.dumps({"features": noticed(),"two": run("two"),
 """
 
 
-def trained(backend, folder, overrides):
-    """What the child says of a training on two devices and on one."""
+# The rows of one device are such that its gradients, and no others, overflow; then a step that does not.
+OVERFLOW = """
+import json, sys
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras
+import numpy as np
+from birdlib import config as configs
+from birdlib import device
+
+first = 2 * int(sys.argv[1])
+audio = np.ones((4, 3), np.float32)
+with device.spread(configs.load("sample")):
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")(inputs))
+    optimizer = device.LossScale(keras.optimizers.SGD(0.1))
+    model.compile(optimizer, "mse", jit_compile=False)
+    told = []
+    for size in (1e18, 1.0):
+        audio[first : first + 2] = size
+        model.fit(audio, np.zeros((4, 1), np.float32), batch_size=4, epochs=1, shuffle=False, verbose=0)
+        scale = float(keras.ops.convert_to_numpy(optimizer.dynamic_scale))
+        told.append([model.get_weights()[0].ravel().tolist(), scale])
+print(json.dumps(told))
+"""
+
+
+def child(backend, program, *arguments):
+    """What a program says last, in a process of its own that takes the CPU for two devices."""
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     environment = {**os.environ, **flags, "KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", CHILD, json.dumps(overrides), str(folder)]
+    command = [sys.executable, "-c", program, *map(str, arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+PLAIN = {"augmentation.where": "off", "augmentation.cut_out.probability": 0}
+
+
 @pytest.mark.parametrize(
-    "overrides",
+    ("backend", "overrides"),
     [
-        {"augmentation.where": "off", "augmentation.cut_out.probability": 0},
-        {"augmentation.strength": 1.0},
-        {"augmentation.where": "off", "compute.precision": "mixed_float16"},
+        pytest.param("tensorflow", {"augmentation.strength": 1.0}, id="augmented"),
+        pytest.param("jax", {"augmentation.strength": 1.0}, id="augmented by jax"),
+        pytest.param("tensorflow", {**PLAIN, "compute.precision": "mixed_float16"}, id="half precision"),
+        # Rows that fill a batch up do count in a batch normalisation: here two can share the batches as they are.
+        pytest.param("tensorflow", {**PLAIN, "phase_1.batch_size": 6}, id="batch normalisation"),
+        pytest.param("jax", {**PLAIN, "phase_1.batch_size": 6}, id="batch normalisation by jax"),
     ],
-    ids=["plain", "augmented", "half precision"],
 )
 def test_two_devices_train_as_one(backend, overrides, tmp_path):
     pytest.importorskip(backend)
-    found = trained(backend, tmp_path, overrides)
+    normalised = "phase_1.batch_size" in overrides
+    found = child(backend, CHILD, json.dumps(overrides), tmp_path, "normalised" if normalised else "plain")
     two, one = found["two"], found["one"]
     assert found["features"] == [100.0 + each for each in range(9)]
     assert (two["replicas"], one["replicas"]) == (2, 1)
@@ -121,3 +155,14 @@ def test_two_devices_train_as_one(backend, overrides, tmp_path):
     assert two["history"]["val_loss"] == pytest.approx(one["history"]["val_loss"], rel=tolerance)
     for mine, other in zip(two["weights"], one["weights"], strict=True):
         assert mine == [pytest.approx(each, abs=tolerance) for each in other]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_step_that_overflows_on_either_device_is_left_out_on_both(which):
+    pytest.importorskip("tensorflow")
+    (left_out, halved), (moved, kept) = child("tensorflow", OVERFLOW, which)
+    assert left_out == [1.0, 1.0, 1.0]
+    assert halved == 2.0**14  # of Keras' initial 2 ** 15
+    # The mean of (3 w)^2 over rows of ones has the gradient 6 in each weight.
+    assert moved == pytest.approx([0.4, 0.4, 0.4], rel=1e-5)
+    assert kept == halved

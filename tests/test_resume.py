@@ -242,8 +242,16 @@ run.go()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize(("place", "count"), [("mid-epoch", 3), ("before a rename", 3), ("after a rename", 3)])
+@pytest.mark.parametrize(
+    ("number", "place", "count"),
+    [
+        (signal.SIGINT, "mid-epoch", 3),
+        (signal.SIGTERM, "mid-epoch", 3),
+        (signal.SIGKILL, "mid-epoch", 3),  # after which nothing is done any more, wherever it comes
+        (signal.SIGKILL, "before a rename", 3),
+        (signal.SIGKILL, "after a rename", 3),
+    ],
+)
 def test_a_real_signal_changes_nothing(number, place, count, fold, config, tmp_path, undisturbed):
     pd.to_pickle(tuple(fold), tmp_path / "fold.pickle")
     program = PROGRAM.format(

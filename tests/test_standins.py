@@ -1,6 +1,7 @@
 """Recordings that break between the index and the epoch, through both phases and the test."""
 
 import shutil
+import weakref
 from pathlib import Path
 
 import keras
@@ -166,3 +167,20 @@ def test_a_chunk_is_never_read_as_silence_that_the_recording_does_not_have(start
         source.read(name, 60.0)
     assert source.sample_rate_hz == RATE_HZ
     assert keras.backend.backend()
+
+
+def test_what_broke_does_not_hold_on_to_the_batch_in_which_it_did():
+    class Gone:
+        def read(self, filename, start_s):
+            if filename == "a":
+                raise AudioError(f"{filename}: gone")
+            return np.zeros(4, np.int16)
+
+    def batch():
+        samples = np.empty((2, 4), np.int16)
+        samples[0] = reader.read(0, 0, 0)
+        return weakref.ref(samples)
+
+    table = pd.DataFrame({"filename": ["a", "b"], "start_s": 0.0, "primary_label": "one"})
+    reader = standins.StandIns(table, Gone(), 0)
+    assert batch()() is None

@@ -603,10 +603,9 @@ def test_a_training_with_time_is_as_without_a_limit(new_run, config, monkeypatch
 def test_the_limit_leaves_time_for_the_validation(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(callbacks.time, "perf_counter", lambda: clock[0])
-    limit = callbacks.TimeLimit(100)
+    limit = callbacks.TimeLimit(100)  # whose time begins here
     limit.set_model(keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]))
     limit.model.stop_training = False
-    limit.on_train_begin()
     stopped = []
     for at, end_of_epoch in [(30, False), (40, True), (59, False), (69, False)]:
         clock[0] = at
