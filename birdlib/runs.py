@@ -289,12 +289,15 @@ def unlock(folder: Path) -> None:
         taken.release()
 
 
-def is_current(this: Stage, config: Config, folder: Path) -> bool:
-    """Whether a stage is done, its files lie there as it left them, and nothing it was made from has changed."""
+def is_current(this: Stage, config: Config, folder: Path, known: dict[str, str] | None = None) -> bool:
+    """Whether a stage is done, its files lie there as it left them, and nothing it was made from has changed.
+
+    `known` is as in `birdlib.stages.fingerprint`.
+    """
     done = record(this, folder)
     outputs = {folder / name: size for name, (size, _) in done.get("outputs", {}).items()}
     whole = all(path.is_file() and path.stat().st_size == size for path, size in outputs.items())
-    return bool(done) and whole and done["fingerprint"] == fingerprint(this, config, folder)
+    return bool(done) and whole and done["fingerprint"] == fingerprint(this, config, folder, known)
 
 
 def forget_parts(folder: Path, this: Stage) -> None:
@@ -345,11 +348,12 @@ def require_inputs(this: Stage, config: Config, folder: Path) -> None:
 
     Warns if what made it has other inputs by now.
     """
+    known: dict[str, str] = {}
     for one in upstream(this):
         wanted = files(tuple(name for name in one.writes if name in this.reads), config)
         if missing := [name for name in wanted if not (folder / name).exists()]:
             raise RunError(f"{folder} has no {missing[0]}: run the notebook {one.name}, which makes it, first")
-        if not is_current(one, config, folder):
+        if not is_current(one, config, folder, known):
             warnings.warn(
                 f"what {one.name} was made from has changed since; run it again for results that fit", stacklevel=3
             )

@@ -192,12 +192,25 @@ def upstream(this: Stage) -> list[Stage]:
     return [one for one in STAGES if set(one.writes) & set(this.reads)]
 
 
-def fingerprint(this: Stage, config: Config, folder: Path) -> str:
-    """What a stage's results follow from, as a hex digest: settings, inputs, code of the notebook, version, data."""
+def fingerprint(this: Stage, config: Config, folder: Path, known: dict[str, str] | None = None) -> str:
+    """What a stage's results follow from, as a hex digest: settings, inputs, code of the notebook, version, data.
+
+    ``known`` holds the fingerprints that were worked out on the way, by stage: without it each stage would ask all
+    before it again, and they again, and a walk through the data takes long on a network disk. It may be shared by
+    calls between which neither the folder nor the data change.
+    """
+    known = {} if known is None else known
+    if this.name not in known:
+        known[this.name] = _digest(_followed(this, config, folder, known))
+    return known[this.name]
+
+
+def _followed(this: Stage, config: Config, folder: Path, known: dict[str, str]) -> dict[str, Any]:
+    """What a stage's results follow from, in parts."""
     cells = json.loads(notebook(this.name).read_text(encoding="utf-8"))["cells"]
-    parts = {
+    return {
         "settings": settings(this, config),
-        "upstream": [fingerprint(one, config, folder) for one in upstream(this)],
+        "upstream": [fingerprint(one, config, folder, known) for one in upstream(this)],
         # What they really wrote: a network trained again with the same settings is another network.
         "inputs": [record(one, folder).get("outputs") for one in upstream(this)],
         "notebook": ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"],
@@ -207,7 +220,6 @@ def fingerprint(this: Stage, config: Config, folder: Path) -> str:
         "csv": [_digest(path.read_text("utf-8", "replace")) for path in _tables(this, config, folder)],
         "files": _named(this, config),
     }
-    return _digest(parts)
 
 
 def record_path(this: Stage, folder: Path) -> Path:

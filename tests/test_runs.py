@@ -339,6 +339,13 @@ def test_an_input_of_another_fold_is_missing(play, folder):
         runs.require_inputs(STAGES[4], runs.settle(folder, None, None, {"folds": "0,1"}, redo=STAGES[2:]), folder)
 
 
+def test_inputs_are_looked_at_in_one_walk_through_the_recordings(play, folder, monkeypatch):
+    config, walked, really = play("04"), [], stages.folders.files
+    monkeypatch.setattr(stages.folders, "files", lambda top: (walked.append(top.name), really(top))[1])
+    runs.require_inputs(STAGES[4], config, folder)
+    assert walked.count("train_audio") == 1
+
+
 def test_a_stale_input_warns(play, folder, data):
     play("02")
     (data / "train_audio" / "a" / "XC2.ogg").write_bytes(b"new")

@@ -296,6 +296,31 @@ def test_prose_of_a_notebook_does_not_count(prints, tmp_path, monkeypatch):
     assert prints() == before
 
 
+@pytest.fixture
+def walked(monkeypatch):
+    """The folders whose files were listed, in order."""
+    tops, really = [], stages.folders.files
+    monkeypatch.setattr(stages.folders, "files", lambda top: (tops.append(top.name), really(top))[1])
+    return tops
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_fingerprint_takes_one_walk_through_the_recordings(name, data, tmp_path, walked):
+    config = configs.load("sample", {"data.dir": data})
+    stages.fingerprint(stages.stage(name), config, tmp_path / "run")
+    assert walked.count("train_audio") == 1
+
+
+def test_fingerprints_that_are_worked_out_together_are_those_of_each_alone(prints, data, tmp_path, walked):
+    alone, known = prints(), {}
+    walked.clear()
+    config = configs.load("sample", {"data.dir": data})
+    assert {one.name: stages.fingerprint(one, config, tmp_path / "run", known) for one in STAGES} == alone
+    assert walked.count("train_audio") == 1
+    (data / "train_audio/a/XC1.ogg").write_bytes(bytes(99))
+    assert differing(alone, prints()) == set(NAMES)  # nothing is remembered that was not handed over
+
+
 # ---- the listing
 
 
