@@ -147,7 +147,6 @@ def indexed(run: Run, filenames: list[str]) -> Index:
     before, hashes = None, pd.Series(dtype="str")
     if read_json(noted) == key:
         before, hashes = run.read_table("chunks"), run.read_table("audio").set_index("filename")["audio_hash"]
-    noted.unlink(missing_ok=True)
     names = [name for name in filenames if name not in hashes.index]
     store = open_store(run.data_dir, run.config) if names else None
     with store.locked() if store else contextlib.nullcontext(False) as mine:
@@ -157,6 +156,8 @@ def indexed(run: Run, filenames: list[str]) -> Index:
     hashes = pd.concat([hashes, new.audio_hash]).sort_index()
     # A recording may have been taken out of the metadata since, and its file be there still.
     chunks, hashes = chunks[chunks["filename"].isin(filenames)], hashes[hashes.index.isin(filenames)]
+    # The note stays true until here, however long decoding took; of two tables, one may be written and the other not.
+    noted.unlink(missing_ok=True)
     run.write_table("chunks", chunks)
     run.write_table("audio", hashes.rename_axis("filename").rename("audio_hash").reset_index())
     write_json(noted, key)

@@ -459,3 +459,34 @@ def test_an_interrupted_indexing_is_not_taken_for_whole(indexing, monkeypatch):
     decoded.clear()
     chunks.indexed(run(), NAMES)
     assert decoded == NAMES
+
+
+def test_decoding_that_is_stopped_costs_nothing_of_what_was_decoded_before(indexing, monkeypatch):
+    run, decoded, _ = indexing
+    first = chunks.indexed(run(), NAMES)
+    with monkeypatch.context() as patch:
+        patch.setattr(chunks, "index", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            chunks.indexed(run(), NAMES)
+    decoded.clear()
+    again = chunks.indexed(run(), NAMES)
+    assert decoded == ["c.wav"]
+    pd.testing.assert_frame_equal(again.chunks, first.chunks)
+
+
+def test_tables_of_two_makes_are_not_taken_for_one(indexing, monkeypatch):
+    run, decoded, _ = indexing
+    chunks.indexed(run(), NAMES)
+    really = runs.Run.write_table
+
+    def stopped_after_one(self, name, table):
+        really(self, name, table)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.Run, "write_table", stopped_after_one)
+        with pytest.raises(KeyboardInterrupt):
+            chunks.indexed(run(**{"chunks.overlap_s": 2.0}), NAMES)
+    decoded.clear()
+    chunks.indexed(run(), NAMES)
+    assert decoded == NAMES
