@@ -262,7 +262,11 @@ def _sweep(texts: list[str], config, data_dir, run_dir, overrides, first: str | 
 
     sweeps.refuse_redo(first, only)
     with stoppable("the same command goes on after what was finished"):
-        folders = sweeps.run(pairs(texts, "--sweep"), config, data_dir, run_dir, overrides)
+        try:
+            folders = sweeps.run(pairs(texts, "--sweep"), config, data_dir, run_dir, overrides)
+        except sweeps.RunsError as error:
+            runs(error.folder)  # what the others have found
+            raise
     runs(folders[0].parent)
 
 

@@ -20,7 +20,7 @@ from birdlib import competition as competitions
 from birdlib import config as configs
 from birdlib import deadline, kaggle_places, kaggle_wheels, sample, series
 from birdlib.config import Config
-from birdlib.stages import STAGES, Stage, record, record_path, stage, upstream
+from birdlib.stages import STAGES, Stage, record, record_path, stage, upstream, whole
 
 TRAINING_SHARE = 0.9  # of the session; the rest is for the test
 _TRAINS = ("04_phase_1", "05_phase_2")
@@ -110,8 +110,8 @@ def adopt(folder: Path, this: Stage, attached: list[Path]) -> dict[str, Path]:
         if two runs came equally far and are not the same.
     """
     before = STAGES[: STAGES.index(this)]
-    taken = {one.name: folder for one in before if _whole(one, folder)}
-    far = {run: [one.name for one in before if _whole(one, run)] for run in attached}
+    taken = {one.name: folder for one in before if whole(one, folder)}
+    far = {run: [one.name for one in before if whole(one, run)] for run in attached}
     ordered = sorted((run for run in attached if far[run]), key=lambda run: (far[run][-1], len(far[run])), reverse=True)
     if len(ordered) > 1 and far[ordered[0]] == far[ordered[1]] and not _same(*ordered[:2], far[ordered[0]]):
         raise SessionError(f"two runs are attached, {ordered[0]} and {ordered[1]}: detach the one that is not meant")
@@ -122,14 +122,6 @@ def adopt(folder: Path, this: Stage, attached: list[Path]) -> dict[str, Path]:
                 taken[one.name] = run
                 print(f"{one.name}: from {run}")
     return taken
-
-
-def _whole(one: Stage, folder: Path) -> bool:
-    """Whether a folder has a finished stage with all that it wrote."""
-    outputs = record(one, folder).get("outputs")
-    return outputs is not None and all(
-        (folder / name).is_file() and (folder / name).stat().st_size == size for name, (size, _) in outputs.items()
-    )
 
 
 def _same(one: Path, other: Path, names: list[str]) -> bool:

@@ -29,6 +29,7 @@ from birdlib.stages import (
     since,
     stage,
     upstream,
+    whole,
 )
 from birdlib.writing import digest, read_json, replacing, sweep, write_json
 
@@ -294,10 +295,7 @@ def is_current(this: Stage, config: Config, folder: Path, known: dict[str, str] 
 
     `known` is as in `birdlib.stages.fingerprint`.
     """
-    done = record(this, folder)
-    outputs = {folder / name: size for name, (size, _) in done.get("outputs", {}).items()}
-    whole = all(path.is_file() and path.stat().st_size == size for path, size in outputs.items())
-    return bool(done) and whole and done["fingerprint"] == fingerprint(this, config, folder, known)
+    return whole(this, folder) and record(this, folder)["fingerprint"] == fingerprint(this, config, folder, known)
 
 
 def forget_parts(folder: Path, this: Stage) -> None:

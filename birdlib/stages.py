@@ -29,7 +29,8 @@ class Stage:
     """A row of the table of what makes what.
 
     ``sections`` are names of `Config` fields; ``data`` are names in the data folder; ``reads`` and ``writes`` are
-    paths in the run folder, where ``{fold}`` stands for each fold of the settings.
+    paths in the run folder, where ``{fold}`` stands for each fold of the settings. ``beside`` are what it writes only
+    where the settings ask for it, and no other stage reads.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Stage:
     data: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 _IMAGES = ("audio", "chunks", "silence", "spectrogram")
@@ -75,6 +77,7 @@ STAGES = (
             "models/phase_1_fold_{fold}.json",
             "metrics/04_phase_1.json",
         ),
+        beside=("history/phase_1_custom_cnn.csv", "history/phase_1_from_scratch.csv"),
     ),
     Stage(
         "05_phase_2",
@@ -231,6 +234,14 @@ def record(this: Stage, folder: Path) -> dict[str, Any]:
     """What is recorded of a finished stage; an empty dictionary if it has not finished."""
     path = record_path(this, folder)
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def whole(this: Stage, folder: Path) -> bool:
+    """Whether a folder has a finished stage with all that it had to write."""
+    outputs = record(this, folder).get("outputs")
+    return outputs is not None and all(
+        (folder / name).is_file() and (folder / name).stat().st_size == size for name, (size, _) in outputs.items()
+    )
 
 
 def listing(data_dir: Path, names: tuple[str, ...]) -> list[tuple[str, int]]:

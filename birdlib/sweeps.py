@@ -18,12 +18,20 @@ import pandas as pd
 
 from birdlib import config as configs
 from birdlib import runs, sample, series
-from birdlib.stages import STAGES, RunError, Stage, files, fingerprint, record, record_path
+from birdlib.stages import STAGES, RunError, Stage, files, fingerprint, record, record_path, whole
 from birdlib.writing import read_json, replacing, write_json
 
 
 class SweepError(RuntimeError):
     """A sweep that cannot be run as asked, or of which some runs failed: which, and why."""
+
+
+class RunsError(SweepError):
+    """A sweep that was gone through, and of which some runs failed; ``folder`` holds what the others have made."""
+
+    def __init__(self, message: str, folder: Path) -> None:
+        super().__init__(message)
+        self.folder = folder
 
 
 def combinations(swept: Sequence[tuple[str, str]]) -> dict[str, dict[str, str]]:
@@ -68,8 +76,10 @@ def run(
 
     Raises
     ------
-    SweepError
+    RunsError
         when all have been gone through, if some failed; the message has a line for each.
+    SweepError
+        before anything runs, for a sweep that cannot be.
     birdlib.config.ConfigError
         before anything runs, if a combination's settings do not hold.
     """
@@ -89,13 +99,15 @@ def run(
             _prepare(folder, list(wanted), config, data_dir, chosen)
             series.run(config or "sample", data_dir, folder, chosen)
         except Exception as error:
-            if not type(error).__module__.startswith("birdlib."):
+            # A file that is gone, or a disk that is full, is one run's trouble too.
+            if not (isinstance(error, OSError) or type(error).__module__.startswith("birdlib.")):
                 raise
             print(f"failed: {error}", flush=True)
             failed[folder.name] = str(error)
     if failed:
         lines = "".join(f"\n  {name}: {reason}" for name, reason in failed.items())
-        raise SweepError(f"{len(failed)} of {len(wanted)} runs failed; the same command tries them again:{lines}")
+        message = f"{len(failed)} of {len(wanted)} runs failed; the same command tries them again:{lines}"
+        raise RunsError(message, root)
     return list(wanted)
 
 
@@ -111,19 +123,25 @@ def _prepare(
             if runs.is_current(one, settled, folder):
                 continue
             mine = fingerprint(one, settled, folder)
-            same = [other for other in others if other != folder and record(one, other).get("fingerprint") == mine]
-            if not same:
+            same = (other for other in others if other != folder and _has(one, other, mine))
+            if (source := next(same, None)) is None:
                 return
-            _take(one, settled, same[0], folder)
+            _take(one, settled, source, folder)
     finally:
         if taken:
             runs.unlock(folder)
 
 
+def _has(one: Stage, other: Path, wanted: str) -> bool:
+    """Whether a folder has this stage, of this fingerprint, with all that is to be taken: some may be deleted since."""
+    there = (other / "notebooks" / f"{one.name}.ipynb").is_file() and whole(one, other)
+    return there and record(one, other)["fingerprint"] == wanted
+
+
 def _take(one: Stage, config: configs.Config, source: Path, folder: Path) -> None:
     """A finished stage's files, figures, notebook and errors from another run folder; its record comes last."""
     number = one.name[:2]
-    names = files(one.writes, config)
+    names = [*files(one.writes, config), *(name for name in one.beside if (source / name).is_file())]
     names += [f"figures/{path.name}" for path in (source / "figures").glob(f"{number}_*.png")]
     for name in names:
         _link(source / name, folder / name)

@@ -1,12 +1,14 @@
 """Sweeps, with a series that runs no notebook: what each run gets, what it takes over, and what one failure costs."""
 
 import json
+import re
+import sys
 
 import pandas as pd
 import pytest
 
+from birdlib import cli, runs, runs_table, series, stages, sweeps
 from birdlib import config as configs
-from birdlib import runs, runs_table, series, stages, sweeps
 from birdlib.stages import STAGES
 
 RATES = [("phase_1.learning_rate", "1e-3"), ("phase_1.learning_rate", "3e-4")]
@@ -90,6 +92,53 @@ def test_a_run_that_fails_does_not_stop_the_others_and_is_tried_again(asked, tin
             sweeps.run(swept, "sample", tiny_data, tmp_path / "sweep")
     assert stages_of(asked, "phase_2.learning_rate=1e-4") == ["05", "06"]
     assert stages_of(asked, "phase_2.learning_rate=9") == ["01", "02", "03", "04", "05", "05"]
+
+
+@pytest.mark.parametrize("gone", ["notebooks/01_eda.ipynb", "tables/recordings.parquet"])
+def test_a_folder_of_which_a_file_was_deleted_lends_no_stage_without_it(gone, asked, tiny_data, tmp_path):
+    (first,) = sweeps.run(RATES[:1], "sample", tiny_data, tmp_path / "sweep")
+    (first / gone).unlink()
+    rates = [("phase_1.learning_rate", "1e-4"), *RATES]
+    new, _, last = sweeps.run(rates, "sample", tiny_data, tmp_path / "sweep")
+    assert stages_of(asked, new.name) == ["01", "02", "03", "04", "05", "06"]
+    assert stages_of(asked, last.name) == ["04", "05", "06"]
+
+
+def test_a_file_that_cannot_be_copied_fails_one_run(asked, tiny_data, tmp_path, monkeypatch):
+    really = sweeps._prepare
+
+    def prepare(folder, *rest):
+        if folder.name.endswith("3e-4"):
+            raise FileNotFoundError(2, "No such file or directory", "chunks.parquet")
+        really(folder, *rest)
+
+    monkeypatch.setattr(sweeps, "_prepare", prepare)
+    rates = [RATES[1], RATES[0]]
+    with pytest.raises(sweeps.RunsError, match=r"1 of 2 runs failed.*\n.*3e-4: .*chunks\.parquet") as caught:
+        sweeps.run(rates, "sample", tiny_data, tmp_path / "sweep")
+    assert caught.value.folder == tmp_path / "sweep"
+    assert stages_of(asked, "phase_1.learning_rate=1e-3") == ["01", "02", "03", "04", "05", "06"]
+
+
+def test_what_phase_1_was_compared_with_comes_with_it(asked, tiny_data, tmp_path):
+    rates = [("phase_2.learning_rate", rate) for rate in ("1e-4", "1e-5")]
+    (first,) = sweeps.run(rates[:1], "sample", tiny_data, tmp_path / "sweep")
+    (first / "history" / "phase_1_from_scratch.csv").write_text("epoch,loss\n0,2.5\n")
+    other = sweeps.run(rates, "sample", tiny_data, tmp_path / "sweep")[1]
+    assert stages_of(asked, other.name) == ["05", "06"]
+    assert (other / "history" / "phase_1_from_scratch.csv").read_text() == "epoch,loss\n0,2.5\n"
+
+
+def test_the_table_of_the_runs_is_shown_where_one_failed_too(asked, tiny_data, tmp_path, monkeypatch, capsys):
+    swept = [word for value in ("9", "1e-4") for word in ("--sweep", f"phase_2.learning_rate={value}")]
+    where = ["--data-dir", str(tiny_data), "--run-dir", str(tmp_path / "sweep")]
+    monkeypatch.setattr(sys, "argv", ["birdlib", "run", *where, *swept])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 1
+    said = capsys.readouterr()
+    assert re.search(r"phase_2.learning_rate=1e-4 .* 06_testing", said.out)
+    assert "1 of 2 runs failed" in said.err
 
 
 def test_what_cannot_be_run_is_said_before_anything_runs(asked, tiny_data, tmp_path):
