@@ -18,9 +18,11 @@ from typing import Any, NamedTuple
 
 from birdlib import competition as competitions
 from birdlib import config as configs
-from birdlib import deadline, kaggle_places, kaggle_wheels, sample, series
+from birdlib import deadline, folders, kaggle_places, kaggle_wheels, sample, series
 from birdlib.config import Config
-from birdlib.stages import STAGES, Stage, record, record_path, stage, upstream, whole
+from birdlib.runs import epochs_path, parts_path
+from birdlib.stages import STAGES, Stage, files, record, record_path, stage, upstream, whole
+from birdlib.writing import read_json
 
 TRAINING_SHARE = 0.9  # of the session; the rest is for the test
 _TRAINS = ("04_phase_1", "05_phase_2")
@@ -82,6 +84,7 @@ def begin(
     settings = configs.load(chosen or "sample", found)
     wanted = [one for one in upstream(this) if one.name not in taken]
     training = alone and bool(wanted)
+    go_on(wanted[0] if training else this, settings, folder, kaggle_places.runs())
     if training or this.name == _TRAINS[0]:
         found |= _weights(settings)
     _extras(settings, needed=training or this.name in ("03_augmentation", *_TRAINS))
@@ -124,14 +127,40 @@ def adopt(folder: Path, this: Stage, attached: list[Path]) -> dict[str, Path]:
     return taken
 
 
+def go_on(this: Stage, config: Config, folder: Path, attached: list[Path]) -> None:
+    """Copies into the run folder what an attached run holds of a stage in which it stopped.
+
+    That is its finished folds, with their files, and the epochs of the one in which it was. Only a run counts whose
+    stages before are the folder's; what was made otherwise all the same, the stage does not take up.
+    """
+    before = [one.name for one in upstream(this)]
+    stopped = [run for run in attached if _begun(this, run) and _same(run, folder, before)]
+    if _begun(this, folder) or not stopped:
+        return
+    run = max(stopped, key=lambda each: len(read_json(parts_path(each, this)).get("parts", {})))
+    kept = [parts_path(run, this), *folders.files(epochs_path(run, this))]
+    names = [*files(this.writes, config), *this.beside, *(path.relative_to(run).as_posix() for path in kept)]
+    _copy_files([name for name in names if (run / name).is_file()], run, folder)
+    print(f"{this.name}: goes on where {run} stopped")
+
+
+def _begun(this: Stage, folder: Path) -> bool:
+    return parts_path(folder, this).is_file() or epochs_path(folder, this).is_dir()
+
+
 def _same(one: Path, other: Path, names: list[str]) -> bool:
     return all(record(stage(name), one) == record(stage(name), other) for name in names)
 
 
 def _copy(one: Stage, run: Path, folder: Path) -> None:
     names = [*record(one, run)["outputs"], record_path(one, run).relative_to(run).as_posix()]
-    beside = ["config.yaml", "metrics.json", "tables/errors.parquet"]
-    for name in [*names, *(name for name in beside if (run / name).is_file() and not (folder / name).exists())]:
+    beside = ["config.yaml", "metrics.json", "tables/errors.parquet", *one.beside]
+    names += [name for name in beside if (run / name).is_file() and not (folder / name).exists()]
+    _copy_files(names, run, folder)
+
+
+def _copy_files(names: list[str], run: Path, folder: Path) -> None:
+    for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(run / name, folder / name)
 

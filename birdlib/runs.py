@@ -126,13 +126,13 @@ class Run:
 
     def part(self, name: str) -> Any:
         """What `keep_part` kept before this stage was interrupted; None if nothing, or if it was made otherwise."""
-        kept = read_json(_parts_path(self.dir, self.stage))
+        kept = read_json(parts_path(self.dir, self.stage))
         same = kept.get("fingerprint") == fingerprint(self.stage, self.config, self.dir)
         return kept["parts"].get(name) if same else None
 
     def keep_part(self, name: str, value: Any) -> None:
         """Notes that a part of this stage, such as a fold, is done: if it is interrupted, it goes on after that."""
-        path = _parts_path(self.dir, self.stage)
+        path = parts_path(self.dir, self.stage)
         kept, now = read_json(path), fingerprint(self.stage, self.config, self.dir)
         before = kept["parts"] if kept.get("fingerprint") == now else {}
         write_json(path, {"fingerprint": now, "parts": {**before, name: value}})
@@ -300,7 +300,7 @@ def is_current(this: Stage, config: Config, folder: Path, known: dict[str, str] 
 
 def forget_parts(folder: Path, this: Stage) -> None:
     """Drops what an interrupted stage has kept, so that it begins anew."""
-    _parts_path(folder, this).unlink(missing_ok=True)
+    parts_path(folder, this).unlink(missing_ok=True)
     shutil.rmtree(epochs_path(folder, this), ignore_errors=True)
 
 
@@ -309,7 +309,8 @@ def epochs_path(folder: Path, this: Stage) -> Path:
     return folder / "stages" / f"{this.name}.epochs"
 
 
-def _parts_path(folder: Path, this: Stage) -> Path:
+def parts_path(folder: Path, this: Stage) -> Path:
+    """Where an unfinished stage notes which of its parts are done (`Run.keep_part`)."""
     return folder / "stages" / f"{this.name}.parts.json"
 
 

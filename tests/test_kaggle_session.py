@@ -1,12 +1,13 @@
 """What a staged notebook does first on Kaggle, in folders laid out like it; nothing trains here."""
 
 import json
+import shutil
 import time
 
 import pytest
 
 from birdlib import config as configs
-from birdlib import deadline, kaggle_places, kaggle_session, kaggle_wheels, stages
+from birdlib import deadline, kaggle_places, kaggle_session, kaggle_wheels, runs, stages
 from birdlib.kaggle_session import SessionError
 from birdlib.runs import require_inputs
 
@@ -119,6 +120,66 @@ def test_two_runs_that_differ_are_an_error(attach):
     attach("notebooks/ann/two", ("01", "02", "04", "05"))
     with pytest.raises(SessionError, match="two runs are attached"):
         begin()
+
+
+@pytest.fixture
+def stopped(kaggle):
+    """A function (path below input, folds) -> a run that stopped in phase II, after these and within one more."""
+
+    def attached(path, folds):
+        folder, data = kaggle / "input" / path, kaggle / "input/competitions/birds"
+        for name in NAMES[:5]:
+            run = runs.open_run(name, "sample", folder, data, {**LIGHT, "folds": "0,1,2"})
+            if name != "05_phase_2":
+                for written in stages.files(run.stage.writes, run.config):
+                    run.path(written).write_text(f"{written} of {path}")
+                run.finish()
+        finish_folds(run, folds)
+        run.path("stages/05_phase_2.epochs/phase_2_fold_2/state.npz").write_text("an epoch")
+        runs.unlock(folder)
+        return folder
+
+    return attached
+
+
+def finish_folds(run, folds):
+    for fold in folds:
+        run.path(f"models/phase_2_fold_{fold}.keras").write_text(f"fold {fold}")
+        run.keep_part(f"fold_{fold}", {"val_accuracy": fold / 10})
+
+
+@pytest.mark.parametrize(("name", "alone"), [("06_testing", True), ("05_phase_2", False)])
+def test_a_run_that_stopped_in_a_training_goes_on_after_its_last_epoch(name, alone, kaggle, stopped, ran):
+    stopped("datasets/ann/failed", (0, 1))
+    found = begin(name, alone=alone)
+    assert len(ran) == alone
+    run = runs.open_run("05_phase_2", None, found.run_dir, found.data_dir)
+    runs.unlock(run.dir)
+    assert [run.part(f"fold_{fold}") for fold in range(3)] == [{"val_accuracy": 0.0}, {"val_accuracy": 0.1}, None]
+    for fold in (0, 1):
+        assert run.path(f"models/phase_2_fold_{fold}.keras").read_text() == f"fold {fold}"
+    assert (runs.epochs_path(run.dir, run.stage) / "phase_2_fold_2/state.npz").read_text() == "an epoch"
+
+
+def test_of_two_sessions_of_one_run_that_stopped_the_later_counts(kaggle, stopped, ran):
+    first = stopped("datasets/ann/failed", (0,))
+    later = kaggle / "input/datasets/ann/failed_again"
+    shutil.copytree(first, later)
+    config = configs.load(later / "config.yaml")
+    finish_folds(runs.Run(later, config, stages.stage("05")), (1,))
+    run = runs.open_run("05_phase_2", None, begin().run_dir)
+    runs.unlock(run.dir)
+    assert run.part("fold_1") == {"val_accuracy": 0.1}
+    # The session's own comes first, when its first cell runs again.
+    run.keep_part("fold_2", {"val_accuracy": 0.9})
+    begin()
+    assert run.part("fold_2") == {"val_accuracy": 0.9}
+
+
+def test_a_stage_that_does_not_run_here_brings_nothing_half_done(kaggle, stopped):
+    stopped("datasets/ann/failed", (0, 1))
+    begin("06_testing", alone=False)  # which then says that phase II is missing
+    assert not (kaggle / "working/models/phase_2_fold_0.keras").exists()
 
 
 # ---- the chain
