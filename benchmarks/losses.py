@@ -36,6 +36,8 @@ LOSSES = {
     "secondary labels in the target": {"loss.secondary_labels": "target"},
     "secondary labels masked": {"loss.secondary_labels": "masked"},
 }
+# What a result hangs on in birdlib besides `xc10_training.PARTS`: the data set, what is read of it, and who trains.
+PARTS = ("audio", "callbacks", "chunks", "ogg", "sample", "songs", "sources", "training")
 METRICS = ("accuracy", "macro_roc_auc", "mean_average_precision")
 
 
@@ -44,9 +46,15 @@ def settings(loss: str) -> configs.Config:
     return configs.load("sample", {**SETTINGS, **LOSSES[loss]})
 
 
+def code() -> str:
+    """The code that a loss's test goes through, comments and docstrings apart."""
+    files = (xc10_training.ROOT / "birdlib" / f"{name}.py" for name in PARTS)
+    return "\n".join([xc10_training.code(), *(xc10_training._bare(file.read_text(encoding="utf-8")) for file in files)])
+
+
 def path(loss: str) -> Path:
     """Where a loss's test is kept."""
-    state = f"{xc10_training.code()} {keras.__version__} {keras.backend.backend()} {settings(loss).model_dump()}"
+    state = f"{code()} {keras.__version__} {keras.backend.backend()} {settings(loss).model_dump()}"
     return OUT / f"{loss.replace(' ', '_')}-{hashlib.sha256(state.encode()).hexdigest()[:16]}.json"
 
 
@@ -65,8 +73,13 @@ def tested(loss: str) -> dict[str, list]:
     held_out = data._replace(validation=_test(run))
     said = training.predictions(model, held_out, source, config)
     truth = pd.Index(data.labels).get_indexer(said["primary_label"])
-    probabilities = np.round(said[data.labels].to_numpy(float), 5)
-    return {"filenames": said["filename"].tolist(), "truth": truth.tolist(), "probabilities": probabilities.tolist()}
+    probabilities = rounded(said[data.labels].to_numpy(float))
+    return {"filenames": said["filename"].tolist(), "truth": truth.tolist(), "probabilities": probabilities}
+
+
+def rounded(probabilities: np.ndarray) -> list[list[float]]:
+    """To five digits from the first that is not 0: by places after the point, what is rare would be nothing."""
+    return [[float(f"{each:.5g}") for each in row] for row in probabilities]
 
 
 def _test(run: runs.Run) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +147,32 @@ def test_the_code_of_a_training_is_another_when_it_does_another_thing(xc10):
     bare = xc10.training._bare
     assert bare('def f():\n    """One."""\n    return 1') == bare("def f():\n    # Two.\n    return 1\n")
     assert bare("def f():\n    return 1") != bare("def f():\n    return 2")
+
+
+# ---- losses (losses.py)
+
+
+@pytest.fixture
+def losses(monkeypatch, tmp_path):
+    """The benchmark, on a copy of the library's code below `tmp_path`."""
+    monkeypatch.syspath_prepend(str(GPU.parent))
+    module = importlib.import_module("losses")
+    shutil.copytree(GPU.parents[1] / "birdlib", tmp_path / "birdlib", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(module.xc10_training, "ROOT", tmp_path)
+    return module
+
+
+def test_a_loss_that_was_trained_by_other_code_is_another_file(losses, tmp_path):
+    before = losses.path("focal")
+    for name in ("training", "callbacks", "sample", "songs", "chunks"):
+        file = tmp_path / "birdlib" / f"{name}.py"
+        text = file.read_text(encoding="utf-8")
+        file.write_text(f"# A remark.\n{text}", encoding="utf-8")
+        assert losses.path("focal") == before
+        file.write_text(f"{text}\nMORE = 1\n", encoding="utf-8")
+        assert losses.path("focal") != before, name
+        file.write_text(text, encoding="utf-8")
+
+
+def test_rare_probabilities_are_kept_as_what_they_are(losses):
+    assert losses.rounded(np.array([[1.2345678e-7, 0.98765432], [0.0, 1.0]])) == [[1.2346e-07, 0.98765], [0.0, 1.0]]
