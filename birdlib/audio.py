@@ -26,6 +26,9 @@ HALF_STEP = 0.5 / 32768  # what is no louder is silence as int16
 # A Vorbis seek into the last page of an Ogg is off by what was trimmed from its end; pages are shorter than this.
 LAST_PAGE_S = 3.0
 MARGIN_S = 0.05  # longer than half the resampler's filter at any rate in use
+# A WAV's header counts its bytes in 32 bits: recorders that go on behind that leave a number that is too small.
+LARGE_BYTES, BEHIND_BYTES = 2**31, 2**20
+_SAMPLE_BYTES = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 _UNDECODED = re.compile("[\udc80-\udcff]")  # how Python carries the bytes of a name that are no UTF-8
 
 
@@ -157,10 +160,22 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
         with soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else path) as file:
             if not RATES_HZ[0] <= file.samplerate <= RATES_HZ[1]:
                 raise AudioError(f"{path}: its header says {file.samplerate:,} Hz, which no recording has")
+            _refuse_half_heard(path, file)
             yield file
     except (soundfile.SoundFileError, OSError, RuntimeError, TypeError) as error:
         reason = getattr(error, "error_string", None) or str(error) or type(error).__name__
         raise AudioError(f"{path}: not readable as audio: {' '.join(reason.split())}") from error
+
+
+def _refuse_half_heard(path: Path, file: soundfile.SoundFile) -> None:
+    """A WAV that goes on long behind what its header tells of would be read in part, and nobody would know."""
+    if file.format not in ("WAV", "WAVEX") or file.subtype not in _SAMPLE_BYTES:
+        return
+    size, frame = os.stat(path).st_size, file.channels * _SAMPLE_BYTES[file.subtype]
+    if size > LARGE_BYTES and size - file.frames * frame > BEHIND_BYTES:
+        told, there = (frames / file.samplerate / 3600 for frames in (file.frames, size / frame))
+        reason = f"its header tells of {told:.4g} of {there:.4g} h: a WAV header ends at 4 GiB"
+        raise AudioError(f"{path}: {reason}; convert it to FLAC or RF64")
 
 
 def _frames(file: soundfile.SoundFile) -> Iterator[np.ndarray]:

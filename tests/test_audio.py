@@ -1,4 +1,5 @@
 import os
+import struct
 
 import librosa
 import numpy as np
@@ -196,6 +197,38 @@ def test_a_truncated_file_gives_what_it_has(suffix, write_audio):
     assert 5 * RATE_HZ < len(found) < 15 * RATE_HZ
     np.testing.assert_array_equal(found, whole[: len(found)])
     np.testing.assert_array_equal(audio.read(path, RATE_HZ, 3 * RATE_HZ, RATE_HZ), whole[3 * RATE_HZ : 4 * RATE_HZ])
+
+
+def large_wav(path, header_bytes, there_bytes, channels=1):
+    """A WAV of silence at 48 kHz whose bytes take no room on the disk, and whose header says another number of them."""
+    rate, frame = 48_000, 2 * channels
+    form = struct.pack("<HHIIHH", 1, channels, rate, rate * frame, frame, 16)
+    riff = struct.pack("<4sI4s4sI", b"RIFF", min(header_bytes + 36, 2**32 - 1), b"WAVE", b"fmt ", len(form))
+    with open(path, "wb") as file:
+        file.write(riff + form + struct.pack("<4sI", b"data", header_bytes))
+        file.truncate(2**24)
+        if getattr(os.stat(path), "st_blocks", 2**15) * 512 >= 2**24:
+            pytest.skip("this file system keeps every zero")
+        file.truncate(44 + there_bytes)
+    return path
+
+
+DAY = 24 * 3600 * 48_000 * 2
+
+
+@pytest.mark.parametrize("header_bytes", [2**32 - 1, DAY % 2**32, 0x7FFFF000])  # as ffmpeg, most, and sox in a pipe
+def test_a_wav_behind_what_its_header_can_count_is_not_read_in_part(header_bytes, tmp_path):
+    path = large_wav(tmp_path / "a.wav", header_bytes, DAY)
+    told = rf"its header tells of {header_bytes / 96_000 / 3600:.4g} of 24 h: a WAV header ends at 4 GiB"
+    with pytest.raises(AudioError, match=told):
+        audio.info(path)
+    with pytest.raises(AudioError, match="convert it to FLAC or RF64"):
+        audio.read(path, RATE_HZ, 0, 100)
+
+
+def test_a_large_wav_that_its_header_counts_is_read(tmp_path):
+    path = large_wav(tmp_path / "a.wav", 2**32 - 2**12, 2**32 - 2**12 + 2**16, channels=2)  # with 64 kB of notes behind
+    assert audio.info(path).duration_s == (2**32 - 2**12) / 4 / 48_000
 
 
 def test_a_header_without_a_length(write_audio, monkeypatch):
