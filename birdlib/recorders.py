@@ -18,6 +18,7 @@ _DATED = re.compile(r"(?<!\d)(\d{8})[_$](\d{6})(?:[_.](\d{3}))?(?!\d)")
 _HEX = re.compile(r"[0-9A-Fa-f]{8}")
 _AUDIOMOTHS = datetime(2016, 1, 1), datetime(2038, 1, 1)  # there were none before
 _EPOCH = datetime(1970, 1, 1)
+_YEARS = range(1970, 2100)  # what pandas 2.2 cannot count in nanoseconds is no recorder's stamp either
 
 
 def began(filename: str) -> datetime | None:
@@ -28,7 +29,8 @@ def began(filename: str) -> datetime | None:
             at = datetime.strptime(date + time, "%Y%m%d%H%M%S")
         except ValueError:  # digits that are no date
             continue
-        return at + timedelta(milliseconds=int(milliseconds or 0))
+        if at.year in _YEARS:
+            return at + timedelta(milliseconds=int(milliseconds or 0))
     if _HEX.fullmatch(stem):
         at = _EPOCH + timedelta(seconds=int(stem, 16))
         return at if _AUDIOMOTHS[0] <= at < _AUDIOMOTHS[1] else None

@@ -72,6 +72,19 @@ def test_the_time_of_day():
     assert detections.table("x.wav", VALUES, 5.0, 20.0, SPECIES, Choice(0.75))["begins_at"].isna().all()
 
 
+@pytest.mark.parametrize(
+    ("name", "years"),
+    [
+        ("00120512_101010.wav", ["NaT", "NaT", "NaT"]),
+        ("30000101_000000.wav", ["NaT", "NaT", "NaT"]),
+        ("20991231_235959.wav", ["2099", "2100", "2100"]),
+    ],
+)
+def test_a_year_that_no_recorder_has_costs_no_table(name, years):
+    table = detections.table(name, VALUES, 5.0, 20.0, SPECIES, Choice(0.75))
+    assert [str(at)[:4] for at in table["begins_at"]] == years
+
+
 def test_nothing_heard_is_a_table_of_no_rows_and_the_same_types():
     nothing, some = (detections.table("x.wav", VALUES, 5.0, 20.0, SPECIES, Choice(least)) for least in (1.0, 0.5))
     assert len(nothing) == 0

@@ -18,6 +18,9 @@ from birdlib import recorders
         ("SMA00351_20210501_053000.wav", datetime(2021, 5, 1, 5, 30)),
         ("PRAIRIE_0+1_20150708_054500.wav", datetime(2015, 7, 8, 5, 45)),
         ("PRAIRIE_0+1_20150708$054500.wac", datetime(2015, 7, 8, 5, 45)),
+        ("30000101_000000_20240501_053000.wav", datetime(2024, 5, 1, 5, 30)),
+        ("20240501_053000_30000101_000000.wav", datetime(2024, 5, 1, 5, 30)),
+        ("19700101_000000.wav", datetime(1970, 1, 1)),  # a clock that nobody has set
         ("SITE_20240501_053000_125.wav", datetime(2024, 5, 1, 5, 30, 0, 125_000)),
     ],
 )
@@ -30,6 +33,7 @@ def test_names_that_tell(name, expected):
     [
         *("soundscape_460830.ogg", "XC192052.ogg", "recording.wav", "20240501.wav", "20241301_053000.wav"),
         *("20240501_256000.wav", "DEADBEEF.wav", "120240501_053000.wav"),
+        *("00120512_101010.wav", "30000101_000000.wav", "19691231_235959.wav", "21000101_000000.wav"),
     ],
 )
 def test_names_that_do_not(name):
