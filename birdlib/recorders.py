@@ -23,7 +23,8 @@ _YEARS = range(1970, 2100)  # what pandas 2.2 cannot count in nanoseconds is no 
 
 def began(filename: str) -> datetime | None:
     """The beginning of a recording by the recorder's own clock, which has no time zone; None where no name tells it."""
-    stem = PurePath(filename).stem
+    path = PurePath(filename)
+    stem = path.stem
     for date, time, milliseconds in reversed(_DATED.findall(stem)):
         try:
             at = datetime.strptime(date + time, "%Y%m%d%H%M%S")
@@ -31,7 +32,8 @@ def began(filename: str) -> datetime | None:
             continue
         if at.year in _YEARS:
             return at + timedelta(milliseconds=int(milliseconds or 0))
-    if _HEX.fullmatch(stem):
+    # An AudioMoth writes WAV: eight digits in front of another suffix are the number of a catalogue.
+    if _HEX.fullmatch(stem) and path.suffix.lower() == ".wav":
         at = _EPOCH + timedelta(seconds=int(stem, 16))
         return at if _AUDIOMOTHS[0] <= at < _AUDIOMOTHS[1] else None
     return None
