@@ -48,6 +48,8 @@ def write_table(tables: Iterable[pd.DataFrame], path: Path, at_once: int = ROWS_
                 for table in _together(tables, at_once):
                     # Else it would hang on the recordings side by side whether a time has its milliseconds.
                     table["begins_at"] = table["begins_at"].map(_moment)
+                    for column in ("start_s", "end_s"):  # six digits, as of a confidence, end within a day
+                        table[column] = table[column].map(_seconds)
                     table.to_csv(file, index=False, header=False, float_format="%.6g", lineterminator="\n")
 
 
@@ -64,6 +66,11 @@ def _together(tables: Iterable[pd.DataFrame], at_once: int) -> Iterator[pd.DataF
             held, rows = [], 0
     if held:
         yield pd.concat(held, ignore_index=True)
+
+
+def _seconds(at_s: float) -> str:
+    """To the millisecond, without zeros at the end."""
+    return f"{round(at_s, 3):.15g}"
 
 
 def _moment(at: pd.Timestamp) -> str:

@@ -194,6 +194,17 @@ def test_a_table_is_the_same_in_however_many_pieces_it_is_written(tmp_path, suff
     assert (len(empty), list(empty)) == (0, list(expected))
 
 
+def test_times_of_a_long_recording_are_written_to_the_millisecond(tmp_path):
+    at = [0.0, 0.3, 12.34567, 43_199.987, 100_002.5, 31_536_000.125]
+    columns = {"filename": "a.wav", "start_s": at, "end_s": at, "primary_label": "bird", "common_name": "Bird"}
+    columns |= {"scientific_name": "Avis avis", "confidence": 0.123456789, "begins_at": pd.NaT}
+    formats.write_table([pd.DataFrame(columns)], tmp_path / "table.csv")
+    found = pd.read_csv(tmp_path / "table.csv", dtype=str)
+    assert found["start_s"].tolist() == ["0", "0.3", "12.346", "43199.987", "100002.5", "31536000.125"]
+    assert found["end_s"].tolist() == found["start_s"].tolist()
+    assert set(found["confidence"]) == {"0.123457"}
+
+
 def test_raven_selections(folder, model, out):
     heard(folder, model, out, options=Options("raven", Choice(0.3), workers=1))
     with open(out / "raven/20240501_053000.wav.selections.txt", newline="") as file:
