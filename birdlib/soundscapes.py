@@ -3,7 +3,7 @@
 A recording is heard in windows of a chunk's length, which begin every ``soundscapes.step_s`` and may overlap. Rows are
 as long, side by side; a row's probabilities are the mean of the windows that overlap it, each weighing as much as it
 overlaps. With a step of a chunk's length, a row is a window. Recordings are read from front to back: memory holds a
-batch of windows, however long they are.
+batch of windows and the rows made so far, however many windows there are.
 """
 
 from __future__ import annotations
@@ -101,17 +101,47 @@ class Windows:
             yield np.pad(held, (0, length - len(held)))
 
 
-def averaged(values: np.ndarray, rows: int, config: Config) -> np.ndarray:
-    """Windows (windows, anything) -> rows (rows, anything): the mean of those that overlap it, by their overlap."""
-    length, step = config.chunk_samples, config.window_step_samples
-    if step == length:
-        return values[:rows]
-    starts, made = step * np.arange(len(values)), np.empty((rows, *values.shape[1:]), values.dtype)
-    for row in range(rows):
-        first, last = np.searchsorted(starts, [(row - 1) * length + 1, (row + 1) * length])
-        weights = length - np.abs(starts[first:last] - row * length)
-        made[row] = np.average(values[first:last], axis=0, weights=weights)
-    return made
+class Averaged:
+    """Windows, added from front to back -> rows: the mean of the windows that overlap each, by their overlap.
+
+    A row is made when it is passed by: of windows that begin a fifth of a second apart there are 25 a row, and those of
+    a long recording would fill the memory.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.length, self.step = config.chunk_samples, config.window_step_samples
+        self.made: list[np.ndarray] = []
+        self.open: dict[int, tuple[np.ndarray, int]] = {}  # row -> the weighted sum so far, and the sum of the weights
+        self.added = 0
+
+    def add(self, windows: np.ndarray) -> None:
+        """The next windows (windows, anything)."""
+        self.dtype = windows.dtype
+        if self.step == self.length:
+            self.made += list(windows)
+            return
+        for window in windows:
+            row, within = divmod(self.step * self.added, self.length)
+            self._close(row)
+            self._weigh(row, window, self.length - within)
+            self._weigh(row + 1, window, within)
+            self.added += 1
+
+    def rows(self, count: int) -> np.ndarray:
+        """The first so many rows (count, anything), of the windows added; to be asked for at the end."""
+        self._close(math.inf)
+        return np.stack(self.made[:count])
+
+    def _weigh(self, row: int, window: np.ndarray, weight: int) -> None:
+        if weight:
+            total, weights = self.open.get(row, (0.0, 0))
+            self.open[row] = total + np.multiply(window, weight, dtype=np.float64), weights + weight
+
+    def _close(self, before: float) -> None:
+        """Makes the rows before this one, which no further window overlaps."""
+        for row in [row for row in self.open if row < before]:
+            total, weights = self.open.pop(row)
+            self.made.append((total / weights).astype(self.dtype))
 
 
 def smoothed(values: np.ndarray, neighbours: float, file_mean: float) -> np.ndarray:
@@ -139,13 +169,16 @@ def hear(path: Path, classifier: Classifier, config: Config, embeddings: bool = 
         if it cannot be read to its end.
     """
     found = Windows(path, config)
-    compute = classifier.outputs if embeddings else classifier.predict
-    parts = [compute(images) for images in classifier.batches(found)]
+    values, features = Averaged(config), Averaged(config)
+    for images in classifier.batches(found):
+        said, *made = classifier.outputs(images) if embeddings else (classifier.predict(images),)
+        values.add(said)
+        for each in made:
+            features.add(each)
     rows = count(found.samples, config.chunk_samples, config)
-    values, features = zip(*parts, strict=True) if embeddings else (parts, None)
     settings = config.soundscapes
-    said = smoothed(averaged(np.concatenate(values), rows, config), settings.neighbours, settings.file_mean)
-    made = averaged(np.concatenate(features), rows, config) if embeddings else None
+    said = smoothed(values.rows(rows), settings.neighbours, settings.file_mean)
+    made = features.rows(rows) if embeddings else None
     return Heard(said, found.samples / config.audio.sample_rate_hz, made)
 
 
