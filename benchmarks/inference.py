@@ -83,8 +83,8 @@ def hearing(model: classifier.Classifier, paths: list[Path]) -> Callable[[int], 
             tables = []
             for path in paths:
                 heard = soundscapes.hear(path, model, model.config)
-                tables.append(
-                    detections.table(path.name, heard.values, 5.0, heard.duration_s, species, detections.Choice(0.0))
+                tables.extend(
+                    detections.tables(path.name, heard.values, 5.0, heard.duration_s, species, detections.Choice(0.0))
                 )
             pd.concat(tables).to_csv(Path(folder) / "table.csv", index=False)
 

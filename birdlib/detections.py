@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ COLUMNS = (
     *("filename", "start_s", "end_s", "primary_label", "common_name", "scientific_name", "confidence"),
     "begins_at",
 )
+ROWS_AT_ONCE = 10_000
 
 
 class DetectionError(ValueError):
@@ -61,37 +62,56 @@ def chosen(values: np.ndarray, labels: Sequence[str], choice: Choice) -> np.ndar
     return found
 
 
-def table(
+def tables(
     filename: str, values: np.ndarray, row_s: float, duration_s: float, species: pd.DataFrame, choice: Choice
-) -> pd.DataFrame:
-    """The detections of one recording, by beginning, then class.
+) -> Iterator[pd.DataFrame]:
+    """The detections of one recording, by beginning, then class; in pieces, for a long one may have millions.
 
     Parameters
     ----------
     values : float32 (rows, classes), a row every `row_s` seconds; the last ends with the recording, at `duration_s`.
     species : primary_label, common_name, scientific_name, a row a class in the order of the values.
 
-    Returns
-    -------
-    table : `COLUMNS`; ``begins_at`` is the time of day where the file's name tells when it began (else NaT), in whole
-        milliseconds.
+    Yields
+    ------
+    table : `COLUMNS`, of `ROWS_AT_ONCE` rows at most; the first also where there is no detection. ``begins_at`` is the
+        time of day where the file's name tells when it began (else NaT), in whole milliseconds.
     """
-    found = chosen(values, species["primary_label"].tolist(), choice)
-    began, rows = recorders.began(filename), []
-    for place, names in enumerate(species[["primary_label", "common_name", "scientific_name"]].itertuples(index=False)):
-        for first, last in _runs(found[:, place], choice.merge):
-            start_s, end_s = first * row_s, min((last + 1) * row_s, duration_s)
-            at = pd.NaT if began is None else began + timedelta(seconds=start_s)
-            rows.append((filename, start_s, end_s, *names, float(values[first : last + 1, place].max()), at))
-    made = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"start_s": float, "end_s": float, "confidence": float})
-    made["begins_at"] = pd.to_datetime(made["begins_at"]).astype("datetime64[ms]")
-    return made.sort_values("start_s", kind="stable", ignore_index=True)
+    began = np.datetime64(recorders.began(filename), "us")
+    runs = _runs(values, chosen(values, species["primary_label"].tolist(), choice), choice.merge)
+    begins = np.flatnonzero(runs.begins)
+    for at in range(0, max(1, len(begins)), ROWS_AT_ONCE):
+        row, place = np.divmod(begins[at : at + ROWS_AT_ONCE], values.shape[1])
+        start_s = row * row_s
+        columns = {
+            "filename": filename,
+            "start_s": start_s,
+            "end_s": np.minimum((runs.last[row, place] + 1) * row_s, duration_s),
+            **species[["primary_label", "common_name", "scientific_name"]].iloc[place].reset_index(drop=True),
+            "confidence": runs.likeliest[row, place].astype(float),
+            "begins_at": (began + np.rint(start_s * 1e6).astype("timedelta64[us]")).astype("datetime64[ms]"),
+        }
+        yield pd.DataFrame(columns)
 
 
-def _runs(found: np.ndarray, merge: bool) -> Iterator[tuple[int, int]]:
-    """First and last row of each run of True in `found` (rows,), or each True by itself."""
+class _Runs(NamedTuple):
+    """Where detections begin, bool (rows, classes); there, the last row of each, and its largest probability."""
+
+    begins: np.ndarray
+    last: np.ndarray
+    likeliest: np.ndarray
+
+
+def _runs(values: np.ndarray, found: np.ndarray, merge: bool) -> _Runs:
+    """Each run of True in `found` (rows, classes) down its column, or each True by itself."""
+    last = np.repeat(np.arange(len(values), dtype=np.int32)[:, None], values.shape[1], axis=1)
     if not merge:
-        yield from ((int(row), int(row)) for row in np.flatnonzero(found))
-        return
-    edges = np.diff(np.concatenate([[0], found.astype(np.int8), [0]]))
-    yield from zip(np.flatnonzero(edges == 1).tolist(), (np.flatnonzero(edges == -1) - 1).tolist(), strict=True)
+        return _Runs(found, last, values)
+    likeliest = values.copy()
+    for row in range(len(values) - 2, -1, -1):
+        on = found[row] & found[row + 1]
+        np.copyto(last[row], last[row + 1], where=on)
+        np.maximum(likeliest[row], likeliest[row + 1], out=likeliest[row], where=on)
+    begins = found.copy()
+    begins[1:] &= ~found[:-1]
+    return _Runs(begins, last, likeliest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
-from birdlib.detections import COLUMNS
+from birdlib.detections import COLUMNS, ROWS_AT_ONCE
 from birdlib.writing import replacing
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ RAVEN_COLUMNS = (
     *("Species Code", "Common Name", "Confidence", "Begin File", "Begin Date Time"),
 )
 
-ROWS_AT_ONCE = 10_000
 _NUMBERS = ("start_s", "end_s", "confidence")
 _SCHEMA = pyarrow.schema(
     [(name, pyarrow.float64() if name in _NUMBERS else pyarrow.string()) for name in COLUMNS[:-1]]
@@ -35,7 +35,8 @@ def write_table(tables: Iterable[pd.DataFrame], path: Path, at_once: int = ROWS_
 
     Parameters
     ----------
-    tables : the detections of one recording after the other; some `at_once` of rows are all that memory holds.
+    tables : the detections of one recording after the other, as `birdlib.detections.tables` gives them; some `at_once`
+        of rows are all that memory holds.
     """
     with replacing(path) as aside:
         if path.suffix == ".parquet":
@@ -77,41 +78,47 @@ def _moment(at: pd.Timestamp) -> str:
     return "" if pd.isna(at) else at.isoformat(sep=" ", timespec="milliseconds")
 
 
-def write_raven(detections: pd.DataFrame, path: Path, config: Config) -> None:
+def write_raven(tables: Iterable[pd.DataFrame], path: Path, config: Config) -> None:
     """A Raven selection table of one recording: tab-separated, a selection a detection over the whole of the mel range.
 
     The image has no word on which pitch a bird sang at, so every selection is as high as the image.
     """
-    found = detections
-    columns = [
-        range(1, len(found) + 1),
-        ["Spectrogram 1"] * len(found),
-        [1] * len(found),
-        found["start_s"].map("{:.3f}".format),
-        found["end_s"].map("{:.3f}".format),
-        [f"{config.spectrogram.fmin_hz:.1f}"] * len(found),
-        [f"{config.spectrogram.fmax_hz:.1f}"] * len(found),
-        found["primary_label"].map(_cell),
-        found["common_name"].map(_cell),
-        found["confidence"].map("{:.4f}".format),
-        [_cell(Path(name).name) for name in found["filename"]],
-        found["begins_at"].map(_moment),
-    ]
-    _write_lines(path, [RAVEN_COLUMNS, *zip(*columns, strict=True)])
+    _write_lines(path, itertools.chain([RAVEN_COLUMNS], _selections(tables, config)))
 
 
-def write_audacity(detections: pd.DataFrame, path: Path) -> None:
+def _selections(tables: Iterable[pd.DataFrame], config: Config) -> Iterator[tuple]:
+    number = itertools.count(1)
+    for found in tables:
+        columns = [
+            itertools.islice(number, len(found)),
+            ["Spectrogram 1"] * len(found),
+            [1] * len(found),
+            found["start_s"].map("{:.3f}".format),
+            found["end_s"].map("{:.3f}".format),
+            [f"{config.spectrogram.fmin_hz:.1f}"] * len(found),
+            [f"{config.spectrogram.fmax_hz:.1f}"] * len(found),
+            found["primary_label"].map(_cell),
+            found["common_name"].map(_cell),
+            found["confidence"].map("{:.4f}".format),
+            [_cell(Path(name).name) for name in found["filename"]],
+            found["begins_at"].map(_moment),
+        ]
+        yield from zip(*columns, strict=True)
+
+
+def write_audacity(tables: Iterable[pd.DataFrame], path: Path) -> None:
     """An Audacity label track of one recording: begin, end, then the name with its probability, tab-separated."""
     rows = (
         (f"{row.start_s:.6f}", f"{row.end_s:.6f}", f"{_cell(row.common_name)} {row.confidence:.2f}")
-        for row in detections.itertuples()
+        for table in tables
+        for row in table.itertuples()
     )
     _write_lines(path, rows)
 
 
-def _write_lines(path: Path, rows) -> None:
-    with replacing(path) as aside:
-        aside.write_text("".join("\t".join(map(str, row)) + "\n" for row in rows), encoding="utf-8")
+def _write_lines(path: Path, rows: Iterable[tuple]) -> None:
+    with replacing(path) as aside, open(aside, "w", encoding="utf-8") as file:
+        file.writelines("\t".join(map(str, row)) + "\n" for row in rows)
 
 
 def _cell(text: str) -> str:

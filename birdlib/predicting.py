@@ -12,6 +12,7 @@ OUT/submission.csv, table.csv (or .parquet), raven/, audacity/
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import os
 import time
@@ -304,18 +305,18 @@ def _write(found, heard, out, model, config, options, columns) -> tuple[int, lis
         return _write_submission(found, heard, out, model, config, columns)
     row_s, choice = config.chunks.length_s, options.choice
     tables = (
-        detections.table(audio.as_text(name), one.values, row_s, one.duration_s, model.species, choice)
+        detections.tables(audio.as_text(name), one.values, row_s, one.duration_s, model.species, choice)
         for name, one in heard.items()
     )
     if options.format == "table":
         path = out / ("table.parquet" if options.parquet else "table.csv")
-        formats.write_table(tables, path)
+        formats.write_table(itertools.chain.from_iterable(tables), path)
         return 0, [], path
-    for name, table in zip(heard, tables, strict=True):
+    for name, pieces in zip(heard, tables, strict=True):
         if options.format == "raven":
-            formats.write_raven(table, kept.own_file(out / "raven", name, ".selections.txt"), config)
+            formats.write_raven(pieces, kept.own_file(out / "raven", name, ".selections.txt"), config)
         else:
-            formats.write_audacity(table, kept.own_file(out / "audacity", name, ".txt"))
+            formats.write_audacity(pieces, kept.own_file(out / "audacity", name, ".txt"))
     return 0, [], out / options.format
 
 

@@ -1,5 +1,7 @@
 """Detections by hand: threshold, the likeliest few, the species list, what is merged, what time it was."""
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,8 +17,12 @@ VALUES = np.array(
 )
 
 
+def whole(filename, values, *arguments):
+    return pd.concat(detections.tables(filename, values, *arguments), ignore_index=True)
+
+
 def found(choice, filename="x.wav", duration_s=18.0):
-    table = detections.table(filename, VALUES, 5.0, duration_s, SPECIES, choice)
+    table = whole(filename, VALUES, 5.0, duration_s, SPECIES, choice)
     return [
         (row.start_s, row.end_s, row.primary_label, round(row.confidence, 3)) for row in table.itertuples(index=False)
     ]
@@ -62,14 +68,48 @@ def test_against_a_loop(threshold, top_k):
     np.testing.assert_array_equal(detections.chosen(values, ["a", "b", "c"], Choice(threshold, top_k)), expected)
 
 
+@pytest.mark.parametrize("merge", [True, False])
+@pytest.mark.parametrize("at_once", [1, 7, 10_000])
+def test_pieces_against_a_loop(merge, at_once, monkeypatch):
+    monkeypatch.setattr(detections, "ROWS_AT_ONCE", at_once)
+    values = np.random.default_rng(2).random((60, 3)).astype(np.float32)
+    expected = []
+    for row in range(60):
+        for place, label in enumerate("abc"):
+            if values[row, place] < 0.4 or (merge and row and values[row - 1, place] >= 0.4):
+                continue
+            last = row
+            while merge and last < 59 and values[last + 1, place] >= 0.4:
+                last += 1
+            expected.append((row * 5.0, min(5.0 * (last + 1), 298.0), label, values[row : last + 1, place].max()))
+    pieces = list(detections.tables("x.wav", values, 5.0, 298.0, SPECIES, Choice(0.4, merge=merge)))
+    assert len(pieces) == -(-len(expected) // at_once)
+    got = pd.concat(pieces)[["start_s", "end_s", "primary_label", "confidence"]]
+    assert list(got.itertuples(index=False, name=None)) == expected
+
+
+def test_millions_of_detections_are_no_tuples_in_memory():
+    """Of eight hours, every probability: as a tuple each they took half a gigabyte."""
+    rng, labels = np.random.default_rng(3), [f"bird{number}" for number in range(182)]
+    values = rng.random((5760, 182), np.float32)
+    species = pd.DataFrame(dict.fromkeys(("primary_label", "common_name", "scientific_name"), labels))
+    tracemalloc.start()
+    try:
+        pieces = detections.tables("20240501_053000.wav", values, 5.0, 28_800.0, species, Choice(0.0, merge=False))
+        assert sum(map(len, pieces)) == values.size
+        assert tracemalloc.get_traced_memory()[1] < 10 * values.nbytes
+    finally:
+        tracemalloc.stop()
+
+
 def test_the_time_of_day():
-    table = detections.table("20240501_235950.WAV", VALUES, 5.0, 20.0, SPECIES, Choice(0.75))
+    table = whole("20240501_235950.WAV", VALUES, 5.0, 20.0, SPECIES, Choice(0.75))
     assert [str(at) for at in table["begins_at"]] == [
         "2024-05-01 23:59:50",
         "2024-05-02 00:00:00",
         "2024-05-02 00:00:05",
     ]
-    assert detections.table("x.wav", VALUES, 5.0, 20.0, SPECIES, Choice(0.75))["begins_at"].isna().all()
+    assert whole("x.wav", VALUES, 5.0, 20.0, SPECIES, Choice(0.75))["begins_at"].isna().all()
 
 
 @pytest.mark.parametrize(
@@ -81,12 +121,12 @@ def test_the_time_of_day():
     ],
 )
 def test_a_year_that_no_recorder_has_costs_no_table(name, years):
-    table = detections.table(name, VALUES, 5.0, 20.0, SPECIES, Choice(0.75))
+    table = whole(name, VALUES, 5.0, 20.0, SPECIES, Choice(0.75))
     assert [str(at)[:4] for at in table["begins_at"]] == years
 
 
 def test_nothing_heard_is_a_table_of_no_rows_and_the_same_types():
-    nothing, some = (detections.table("x.wav", VALUES, 5.0, 20.0, SPECIES, Choice(least)) for least in (1.0, 0.5))
+    nothing, some = (whole("x.wav", VALUES, 5.0, 20.0, SPECIES, Choice(least)) for least in (1.0, 0.5))
     assert len(nothing) == 0
     numbers = ["start_s", "end_s", "confidence", "begins_at"]
     assert nothing[numbers].dtypes.to_dict() == some[numbers].dtypes.to_dict()
