@@ -7,6 +7,7 @@ calibration those that did train.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import warnings
@@ -71,7 +72,9 @@ class Parity(NamedTuple):
     roc_auc_keras: float
 
     def fails(self, tolerance: Tolerance) -> list[str]:
-        """What is out of tolerance, in words; a macro ROC-AUC that does not exist is in."""
+        """What is out of tolerance, in words; a macro ROC-AUC that does not exist is in, no probability is out."""
+        if not math.isfinite(self.difference):
+            return ["a probability is no finite number"]
         loss = self.roc_auc_keras - self.roc_auc
         told = [
             (self.difference > tolerance.difference, f"a probability is {self.difference:.2g} off"),

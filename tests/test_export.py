@@ -162,6 +162,17 @@ def test_parity_by_hand():
     assert found.fails(export.Tolerance(0.3, 0.7, 0.3)) == []
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("precision", list(export.TOLERANCES))
+def test_an_answer_that_is_no_finite_number_fails(wrong, precision):
+    truth, good = np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)
+    bad = good.copy()
+    bad[1, 0] = wrong
+    for answers in ((good, bad), (bad, bad)):
+        found = export.parity(truth, *answers)
+        assert found.fails(export.TOLERANCES[precision]) == ["a probability is no finite number"]
+
+
 def test_what_is_not_what_keras_says_is_not_written(run_dir, tmp_path, monkeypatch):
     monkeypatch.setitem(export.TOLERANCES, "f32", export.Tolerance(-1.0, 0.99, 0.002))
     with pytest.raises(exported.ExportError, match=r"openvino f32 of fold 0 is not what Keras says .* not kept"):
