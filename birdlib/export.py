@@ -135,11 +135,12 @@ def export(
 def for_predicting(run_dir: Path) -> Path:
     """A run's classifiers as the fastest runtime wants them: ``exports/openvino_f32`` in the run folder.
 
-    It is made when it is missing or not whole, or is of classifiers that have been trained again since.
+    It is made when it is missing or not whole, or is of classifiers that have been trained again, or of settings of the
+    front end that have changed since.
     """
     out, run = run_dir / "exports" / "openvino_f32", exported.read(run_dir)
     try:
-        current = exported.read(out).about.get("made_from") == run.about["made_from"]
+        current = exported.read(out).predicts_as(run)
     except ExportError:
         current = False
     if not current:

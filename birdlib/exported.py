@@ -51,6 +51,11 @@ class Exported(NamedTuple):
         """The model files, one a fold."""
         return [self.folder / name for name in self.about["models"]]
 
+    def predicts_as(self, run: Exported) -> bool:
+        """Whether it is of a run's classifiers and of its settings, as they are now."""
+        told = all(self.about.get(name) == run.about[name] for name in ("made_from", "temperatures"))
+        return told and all(getattr(self.config, name) == getattr(run.config, name) for name in FRONT_END)
+
 
 def is_export(folder: Path) -> bool:
     """Whether `folder` is one that `birdlib export` wrote."""

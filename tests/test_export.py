@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 import birdlib
-from birdlib import classifier, export, exported, int8, runtimes, splits
+from birdlib import classifier, export, exported, int8, runs, runtimes, splits
 from birdlib import config as configs
 
 pytest.importorskip("openvino", reason="birdlib[runtime] is not installed")
@@ -26,7 +26,7 @@ def run_dir(tmp_path_factory, start_run, tiny_config):
     """A run whose classifier, of fold 0, has random weights: how well it knows birds does not matter here."""
     import keras
 
-    from birdlib import models, runs
+    from birdlib import models
 
     folder = tmp_path_factory.mktemp("export_run")
     run = start_run(folder, tiny_config, "05_phase_2")
@@ -140,6 +140,23 @@ def test_a_run_is_exported_once_for_predicting(run_dir, tmp_path, monkeypatch):
     assert (export.for_predicting(copy) / "model_0.bin").is_file()
     monkeypatch.setattr(export, "export", lambda *_: pytest.fail("it was there already"))
     assert export.for_predicting(copy) == made
+
+
+@pytest.mark.parametrize("change", ["soundscapes", "temperature"])
+def test_a_run_whose_settings_have_changed_is_exported_again(run_dir, tmp_path, tiny_config, monkeypatch, change):
+    copy = shutil.copytree(run_dir, tmp_path / "run")
+    config = configs.override(tiny_config, {"soundscapes.neighbours": 0.1} if change == "soundscapes" else {})
+    made = exported.read(copy)
+    exported.write(copy / "exports/openvino_f32", {**made.about, "models": []}, made.config, made.species)
+    again = []
+    monkeypatch.setattr(export, "export", lambda *arguments: again.append(arguments))
+    export.for_predicting(copy)
+    assert again == []
+    runs.keep_settings(copy, config)
+    if change == "temperature":
+        (copy / "models/phase_2_fold_0.json").write_text('{"temperature": 1.5}')
+    export.for_predicting(copy)
+    assert again == [(copy, copy / "exports/openvino_f32")]
 
 
 # ---- the check
