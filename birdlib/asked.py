@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +44,8 @@ def recordings(paths: Sequence[Path], config: Config) -> list[Recording]:
             "of its own (--out), or name the folder above both"
         )
     if not found:
-        raise PredictError(f"there is no audio in {', '.join(map(str, paths))} ({' '.join(audio.SUFFIXES)})")
+        told = "".join(f"; {note}" for note in unread(paths))
+        raise PredictError(f"there is no audio in {', '.join(map(str, paths))} ({' '.join(audio.SUFFIXES)}){told}")
     return sorted(found, key=lambda one: one.name)
 
 
@@ -56,6 +58,19 @@ def stand_ins(paths: Sequence[Path], config: Config) -> Iterator[str]:
                 f"{path} has no test soundscapes: {len(found.paths):,} of {found.there:,} unlabelled ones stand in for "
                 f"them (name {path / found.folder} to hear all)"
             )
+
+
+def unread(paths: Sequence[Path]) -> Iterator[str]:
+    """That folders hold audio of kinds that are not read."""
+    left: set[Path] = set()
+    for path in map(Path, paths):
+        if _has_soundscapes(path):
+            left.update(path.glob("*_soundscapes/*"))
+        elif path.is_dir():
+            left.update(folders.files(path))
+    kinds = Counter(one.suffix.lower() for one in left if audio.is_unread(one))
+    if told := ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(kinds.items())):
+        yield f"audio of kinds that are not read (convert it to FLAC): {told}"
 
 
 def choice(threshold: float, top_k: int | None, species: Path | None, merge: bool) -> Choice:

@@ -17,6 +17,8 @@ import numpy as np
 import soundfile
 
 SUFFIXES = (".ogg", ".wav", ".flac", ".mp3", ".opus", ".oga", ".aif", ".aiff", ".w64", ".rf64", ".caf", ".au")
+# Sound as well, which libsndfile does not decode.
+UNREAD = (".m4a", ".aac", ".mp4", ".wma", ".wac", ".amr", ".3gp", ".ape", ".wv", ".mka", ".webm")
 BLOCK_S = 4.0  # what is done to a block finds it in the processor's cache
 BLOCK_SAMPLES = 2**23  # and what a header says of rate and channels makes no block larger than this
 MAX_HEADER_FRAMES = 2**48  # a truncated Ogg says 2**63 - 1; no recording has 2**48 frames
@@ -47,6 +49,11 @@ class Info(NamedTuple):
 def is_audio(path: Path) -> bool:
     """Whether a file's name says that it is audio; those that macOS hides beside it ("._x.wav") do not."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def is_unread(path: Path) -> bool:
+    """Whether a file's name says that it is audio of a kind that nothing here decodes."""
+    return path.suffix.lower() in UNREAD and not path.name.startswith(".")
 
 
 def info(path: Path) -> Info:

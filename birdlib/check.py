@@ -28,6 +28,7 @@ FINDINGS = (*BAD, "suspicious")
 QUIET = 0.01
 FULL, CLIPPED_SHARE = 0.99, 0.01
 SHORT_S, LONG_S = 1.0, 3600.0
+UNREAD = "audio of a kind that is not read, and so not used: convert it"
 _LARGEST_PAGE = 65_307  # bytes of an Ogg page
 CANCELLED = 0.01  # the mean of the channels against the channels, in RMS: less, and they cancel each other
 
@@ -110,6 +111,8 @@ def check(data_dir: Path, config: Config) -> CheckUp:
     inside = list(folders.files(data_dir / "train_audio"))
     found += [(name, "suspicious", reason) for name, reason in _strays(data_dir, inside, set(labels) | set(problems))]
     found += [(name, "suspicious", reason) for name, reason in _links_out(data_dir, inside)]
+    unread = filter(audio.is_unread, (data_dir / "test_soundscapes").glob("*"))
+    found += [(str(path.relative_to(data_dir)), "suspicious", UNREAD) for path in unread]
     told = [tuple(map(audio.as_text, row)) for row in found]
     table = pd.DataFrame(told, columns=["path", "finding", "reason"], dtype="str")
     order = table["finding"].map(FINDINGS.index).rename("order")

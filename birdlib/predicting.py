@@ -134,7 +134,7 @@ def predict(paths: Sequence[Path], models: Sequence[Path], out: Path, config: Co
     opened = [exported.read(Path(model)) for model in models]
     _refuse(options, opened)
     found, labels = asked.recordings(paths, config), opened[0].species["primary_label"].tolist()
-    columns, notes = [], list(asked.stand_ins(paths, config))
+    columns, notes = [], [*asked.stand_ins(paths, config), *asked.unread(paths)]
     if options.format == "submission":
         columns, note = asked.columns(options.sample, paths, found, labels)
         notes.append(note)

@@ -56,6 +56,16 @@ def test_the_same_audio_under_two_names_and_under_two_labels(tmp_path, tiny_conf
     assert found.hours == pytest.approx((5 * 3 + 2 + 3) / 3600, rel=1e-3)
 
 
+def test_soundscapes_of_a_kind_that_is_not_read_are_named(tmp_path, tiny_config):
+    save(folder_of(tmp_path, GOOD) / "test_soundscapes" / "1.wav", song(A, 3, 5))
+    for name in ("2.m4a", "3.AAC", "._4.m4a", "notes.txt"):
+        (tmp_path / "test_soundscapes" / name).write_bytes(b"x")
+    assert said(check.check(tmp_path, tiny_config), "suspicious") == {
+        "test_soundscapes/2.m4a": "audio of a kind that is not read, and so not used: convert it",
+        "test_soundscapes/3.AAC": "audio of a kind that is not read, and so not used: convert it",
+    }
+
+
 def test_what_the_metadata_do_not_name(tmp_path, tiny_config):
     save(folder_of(tmp_path, GOOD) / "train_audio" / A / "stray.wav", noise(2, 3))
     found = check.check(tmp_path, tiny_config)

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -567,6 +568,27 @@ def test_that_only_a_few_unlabelled_ones_are_heard_is_said(model, tmp_path):
     all_of_them = heard(tmp_path / "unlabeled_soundscapes", model, tmp_path / "out")
     assert (all_of_them.heard, all_of_them.kept) == (2, 3)
     assert not any("unlabelled" in line for line in all_of_them.lines())
+
+
+def test_audio_that_is_not_read_is_counted_by_its_kind(tmp_path):
+    for name in ("a/1.m4a", "a/2.M4A", "b/3.wma", "a/._4.m4a", "a/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    # What is named twice is counted once.
+    told = "audio of kinds that are not read (convert it to FLAC): 2 .m4a, 1 .wma"
+    assert list(asked.unread([tmp_path, tmp_path / "a"])) == [told]
+    with pytest.raises(PredictError, match=rf"there is no audio in .*; {re.escape(told)}"):
+        asked.recordings([tmp_path], CONFIG)
+    (tmp_path / "a").rename(tmp_path / "test_soundscapes")
+    assert list(asked.unread([tmp_path])) == [told.removesuffix(", 1 .wma")]
+    assert list(asked.unread([tmp_path / "test_soundscapes/1.m4a"])) == []  # which is heard, and stands in errors.csv
+
+
+def test_that_audio_is_not_read_is_said(model, tmp_path):
+    save(tmp_path / "in/1.ogg", noise(1))
+    (tmp_path / "in/2.m4a").write_bytes(b"x")
+    lines = heard(tmp_path / "in", model, tmp_path / "out").lines()
+    assert "audio of kinds that are not read (convert it to FLAC): 1 .m4a" in lines
 
 
 def test_a_birdclef_folder_gives_its_soundscapes(tmp_path):
