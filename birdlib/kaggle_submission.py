@@ -19,7 +19,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from birdlib import config as configs
-from birdlib import exported, kaggle_cells, kaggle_places, kaggle_wheels, kernels, predicting, runtimes, soundscapes
+from birdlib import (
+    exported,
+    hearing,
+    kaggle_cells,
+    kaggle_places,
+    kaggle_wheels,
+    kernels,
+    predicting,
+    runtimes,
+    soundscapes,
+)
 from birdlib.kernels import KernelError, Wishes
 from birdlib.writing import replacing
 
@@ -211,7 +221,7 @@ def predict(found: Found, budget_minutes: float = BUDGET_MINUTES, smoothing: Map
 
 
 def _without_rows(found: Found, config: Config) -> Path:
-    predicting.require_loadable(found.models)  # else it would be known when the notebook is scored
+    hearing.require_loadable(found.models)  # else it would be known when the notebook is scored
     labels = exported.read(found.models[0]).species["primary_label"].tolist()
     nothing = pd.DataFrame(columns=["row_id", *labels])
     table, _ = soundscapes.submission(nothing, labels, found.data_dir)

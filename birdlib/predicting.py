@@ -11,29 +11,20 @@ OUT/submission.csv, table.csv (or .parquet), raven/, audacity/
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
-import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from joblib import cpu_count
-from tqdm.auto import tqdm
 
-from birdlib import asked, audio, classifier, detections, exported, formats, kept, soundscapes
+from birdlib import asked, audio, detections, exported, formats, hearing, kept, soundscapes
 from birdlib.detections import Choice
 from birdlib.kept import PredictError, Recording
-from birdlib.parallel import Failure, map_files
-from birdlib.processes import why
-from birdlib.soundscapes import Heard
 from birdlib.writing import replacing
 
 if TYPE_CHECKING:
@@ -140,10 +131,10 @@ def predict(paths: Sequence[Path], models: Sequence[Path], out: Path, config: Co
         notes.append(note)
     else:
         notes += asked.unknown_species(options.choice, labels)
-    job = _Job(tuple(map(Path, models)), options.runtime, 0, config, options.embeddings)
+    job = hearing.Job(tuple(map(Path, models)), options.runtime, config, options.embeddings)
     runtime = kept.settle(out, opened, config, options.runtime)
-    left = _unheard(found, out, options.embeddings)
-    failed, reached = _hear_all(job, left, out, options, opened, until)
+    left = hearing.unheard(found, out, options.embeddings)
+    failed, reached = hearing.hear_all(job, left, out, opened, until, options.workers, options.cluster)
     kept.write_errors(out, failed)
     unreached = [one for one in left if one.name not in reached]
     missing = set(failed) | {one.name for one in unreached}
@@ -184,117 +175,6 @@ def together(models: Sequence[Path], settings: dict[str, Any]) -> Config:
     from birdlib import config as configs
 
     return configs.override(first.config, {f"soundscapes.{name}": value for name, value in settings.items()})
-
-
-# ---- hearing
-
-
-class _Job(NamedTuple):
-    models: tuple[Path, ...]
-    runtime: str
-    threads: int
-    config: Config
-    embeddings: bool
-
-
-class _NotLoaded(NamedTuple):
-    """What hearing a recording gives where the model cannot be loaded, which is not the recording's fault."""
-
-    reason: str
-
-
-def _unheard(found: list[Recording], out: Path, embeddings: bool) -> list[Recording]:
-    """Those that were not heard before. To know them a little of each is read: many at once, for disks far away."""
-    if not (out / "rows").exists():
-        return found
-    with ThreadPoolExecutor(16) as pool, tqdm(found, "known already?", unit="file", delay=2, leave=False) as bar:
-        known = list(pool.map(lambda one: (kept.has(out, one, embeddings), bar.update())[0], found))
-    return [one for one, heard in zip(found, known, strict=True) if not heard]
-
-
-def _hear_all(
-    job: _Job, left: list[Recording], out: Path, options: Options, opened: list[Exported], until: float
-) -> tuple[dict[str, str], set[str]]:
-    """Hears and keeps; the failures (name -> reason), and the names that were reached."""
-    failed: dict[str, str] = {}
-    reached: set[str] = set()
-    if not left or time.monotonic() >= until:
-        return failed, reached
-    # Keras shares its work out to all cores by itself; other runtimes do better with a core a recording.
-    most = 1 if any(one.about["format"] == "keras" for one in opened) else options.workers or cpu_count()
-    workers = min(most, len(left))
-    threads = 1 if options.cluster else max(1, cpu_count() // workers)
-    # Other processes may stand in another folder.
-    job = job._replace(threads=threads, models=tuple(model.absolute() for model in job.models))
-    left = [one._replace(path=one.path.absolute()) for one in left]
-    needs = [*job.models, Path(os.path.commonpath([one.path.parent for one in left]))] if options.cluster else []
-    # The longest first, so that no core waits for one at the end.
-    order = sorted(left, key=lambda one: -_bytes(one.path))
-    work, limit_s = functools.partial(_hear, job), _time_limit_s(left, job.config)
-    results = map_files(work, order, limit_s, workers, cluster=options.cluster, needs=needs)
-    with closing(results), tqdm(total=len(left), desc="hearing", unit="file", mininterval=1.0) as bar:
-        for recording, result in results:
-            bar.update()
-            if isinstance(result, _NotLoaded):
-                raise _unloadable(job.models, result.reason)
-            reached.add(recording.name)
-            if isinstance(result, Failure):
-                failed[recording.name] = result.reason.removeprefix(f"{recording.path}: ")
-            else:
-                mark, heard = result
-                kept.keep(out, recording, heard, opened[0], job.config, mark)
-            if time.monotonic() >= until:
-                break
-    return failed, reached
-
-
-def _hear(job: _Job, recording: Recording) -> tuple[str, Heard] | _NotLoaded:
-    """In the working process. The recording's stamp is from before: one that is still written to is heard again."""
-    try:
-        model = _loaded(job.models, job.runtime, job.threads)
-    except Exception as error:
-        return _NotLoaded(why(error))
-    return kept.stamp(recording.path), soundscapes.hear(recording.path, model, job.config, job.embeddings)
-
-
-def require_loadable(models: Sequence[Path]) -> None:
-    """Loads models that nothing is to be heard with yet. Raises `PredictError` where they cannot be."""
-    try:
-        _loaded(tuple(models), "auto", 0)
-    except Exception as error:
-        raise _unloadable(models, why(error)) from None
-
-
-def _unloadable(models: Sequence[Path], reason: str) -> PredictError:
-    names = " and ".join(map(str, models))
-    return PredictError(f"{names} cannot be loaded ({reason}): copy the whole folder again, or make it anew")
-
-
-def _bytes(path: Path) -> int:
-    """0 for what is gone, or a link to nowhere: hearing it says so."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-@functools.lru_cache(maxsize=1)
-def _loaded(models: tuple[Path, ...], runtime: str, threads: int) -> classifier.Classifier:
-    return classifier.average([classifier.load(model, None, runtime, threads) for model in models])
-
-
-def _time_limit_s(left: list[Recording], config: Config) -> float:
-    """A recording that takes longer than it lasts hangs; one whose length is not known has an hour."""
-    return max([config.compute.file_time_limit_s, *(duration_s(one.path, 3600.0) for one in left)])
-
-
-def duration_s(path: Path, otherwise: float) -> float:
-    """How long a recording is by its header; `otherwise` where that does not say."""
-    try:
-        found = audio.info(path).duration_s
-    except audio.AudioError:
-        return otherwise
-    return otherwise if math.isnan(found) else found
 
 
 # ---- what is written
@@ -341,7 +221,9 @@ def _write_submission(found, heard, out, model, config, columns) -> tuple[int, l
 def _lengths_s(found: list[Recording], heard: kept.Kept) -> list[float]:
     """How long each recording is; one that cannot be read is taken to be as long as most, as a submission wants rows
     of it too."""
-    known = [heard.duration_s(one.name) if one.name in heard else duration_s(one.path, math.nan) for one in found]
+    known = [
+        heard.duration_s(one.name) if one.name in heard else hearing.duration_s(one.path, math.nan) for one in found
+    ]
     lengths = pd.Series(known)
     return lengths.fillna(lengths.median()).fillna(0.0).tolist()
 

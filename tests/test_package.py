@@ -30,6 +30,7 @@ WITHOUT_KERAS = (
         "search",
         "studies",
         "predicting",
+        "hearing",
         "asked",
         "kept",
         "formats",
