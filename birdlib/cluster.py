@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import itertools
+import math
 import queue
 import socket
 import sys
@@ -85,7 +86,11 @@ def ready(client: Client) -> int:
 
 
 def results(
-    client: Client, task: Callable, calls: Iterable[tuple[Any, tuple]], needs: Sequence[Path] = ()
+    client: Client,
+    task: Callable,
+    calls: Iterable[tuple[Any, tuple]],
+    needs: Sequence[Path] = (),
+    until: float = math.inf,
 ) -> Generator[tuple[Any, Any], None, None]:
     """Does a task with many sets of arguments; two tasks a thread are under way.
 
@@ -94,6 +99,7 @@ def results(
     task : what can be imported on a worker.
     calls : a name for each call, and its arguments: bytes and numbers.
     needs : paths that a worker has to see.
+    until : when to stop, by `time.monotonic`; a task that a worker is at by then is done there for nothing.
 
     Yields
     ------
@@ -109,7 +115,7 @@ def results(
     left, under_way, done = iter(calls), {}, queue.SimpleQueue()
     needs = [str(Path(path).absolute()) for path in needs]
     try:
-        while True:
+        while (left_s := until - time.monotonic()) > 0:
             for name, arguments in itertools.islice(left, max(0, 2 * _threads(client) - len(under_way))):
                 future = client.submit(_fitting, _make(), needs, task, *arguments, pure=False)
                 under_way[future] = name
@@ -117,7 +123,7 @@ def results(
             if not under_way:
                 return
             with contextlib.suppress(queue.Empty):  # after a while, it is seen whether there are workers left
-                future = done.get(timeout=_LOOK_S)
+                future = done.get(timeout=min(_LOOK_S, left_s))
                 yield under_way.pop(future), _result(future, client)
     finally:
         with contextlib.suppress(Exception):

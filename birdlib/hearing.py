@@ -89,7 +89,8 @@ def hear_all(
     # The longest first, so that no core waits for one at the end.
     order = sorted(left, key=lambda one: -_bytes(one.path))
     work, limit_s = functools.partial(_hear, job), _time_limit_s(left, job.config)
-    results = map_files(work, order, limit_s, workers, cluster=cluster, needs=needs)
+    # A recording at a time: a batch saves milliseconds, and all of it would be lost where it is stopped.
+    results = map_files(work, order, limit_s, workers, None, cluster, needs, largest_batch=1, until=until)
     with closing(results), tqdm(total=len(left), desc="hearing", unit="file", mininterval=1.0) as bar:
         for recording, result in results:
             bar.update()
@@ -101,8 +102,6 @@ def hear_all(
             else:
                 mark, heard = result
                 kept.keep(out, recording, heard, opened[0], job.config, mark)
-            if time.monotonic() >= until:
-                break
     return failed, reached
 
 

@@ -8,6 +8,7 @@ else.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -34,6 +35,8 @@ def map_files(
     description: str | None = None,
     cluster: str | None = None,
     needs: Sequence[Path] = (),
+    largest_batch: int = processes.LARGEST_BATCH,
+    until: float = math.inf,
 ) -> Iterator[tuple[Item, Result | Failure]]:
     """Do the same work on many files, in other processes.
 
@@ -56,12 +59,18 @@ def map_files(
     needs : sequence of paths
         What every worker of a cluster has to see, under the same path as this machine: a missing share would look like
         as many missing files.
+    largest_batch : int
+        Items that a process takes at a time; their results come together, and are lost together if it is stopped. A
+        cluster, where each batch passes a scheduler, keeps to the default.
+    until : float
+        When to stop, by `time.monotonic`: no item is begun after it, and those under way are given up.
 
     Yields
     ------
     item, result : tuple
-        Each item once, in the order of completion: sort what must have an order. The result is a `Failure` where
-        `work` raised an exception, returned what cannot be pickled, took too long, or took its process down.
+        Each item that comes in time once, in the order of completion: sort what must have an order. The result is a
+        `Failure` where `work` raised an exception, returned what cannot be pickled, took too long, or took its process
+        down.
 
     Raises
     ------
@@ -77,8 +86,8 @@ def map_files(
     Notes
     -----
     Items go out only as results are taken, a few batches ahead, so a large input needs little memory. Closing the
-    iterator, or an exception or Ctrl-C while it is in use, ends the processes at once; those of a cluster finish the
-    batch that they have.
+    iterator, the end of its time, or an exception or Ctrl-C while it is in use, ends the processes at once; those of a
+    cluster finish the batch that they have.
     """
     if not time_limit_s > 0 or workers < 0:
         raise ValueError(f"time_limit_s={time_limit_s} must be above 0, workers={workers} not under 0")
@@ -87,19 +96,19 @@ def map_files(
     except Exception as error:
         raise TypeError(f"the work cannot be sent to another process: {processes.why(error)}") from error
     workers = max(1, min(workers or cpu_count(), len(items)))
-    job = Job(pickled, list(items), time_limit_s, workers)
+    job = Job(pickled, list(items), time_limit_s, workers, largest_batch, until)
     outcomes = _on_cluster(job, cluster, needs) if cluster and job.items else processes.outcomes(job)
     return _with_progress(job.items, outcomes, description)
 
 
 def _on_cluster(job: Job, address: str, needs: Sequence[Path]) -> Generator[tuple[int, Any], None, None]:
     with clusters.connected(address) as client:
-        job = dataclasses.replace(job, workers=clusters.ready(client))
+        job = dataclasses.replace(job, workers=clusters.ready(client), largest_batch=processes.LARGEST_BATCH)
         calls = (
             (batch, (job.work, bytes(processes.dumps([job.items[index] for index in batch])), job.time_limit_s))
             for batch in job.batches()
         )
-        with closing(clusters.results(client, processes.in_kept_process, calls, needs)) as found:
+        with closing(clusters.results(client, processes.in_kept_process, calls, needs, job.until)) as found:
             for batch, outcomes in found:
                 yield from zip(batch, outcomes, strict=True)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import faulthandler
 import functools
+import math
 import multiprocessing
 import os
 import re
@@ -25,9 +26,9 @@ from typing import Any, TextIO
 from joblib.externals.loky import ProcessPoolExecutor
 from joblib.externals.loky.backend.reduction import dumps, loads
 
-__all__ = ["Failure", "Job", "dumps", "in_kept_process", "opened", "outcomes", "why"]
+__all__ = ["LARGEST_BATCH", "Failure", "Job", "dumps", "in_kept_process", "opened", "outcomes", "why"]
 
-_LARGEST_BATCH = 16
+LARGEST_BATCH = 16
 # Each worker keeps one core busy: numeric libraries that start their own threads would only get in the way.
 _WORKER_ENVIRONMENT = {
     f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "NUMBA")
@@ -43,16 +44,26 @@ class Failure:
 
 @dataclass(frozen=True)
 class Job:
-    """What to do, on what, and within which bounds; ``work`` is pickled once for all batches."""
+    """What to do, on what, and within which bounds; ``work`` is pickled once for all batches.
+
+    ``until``, by `time.monotonic`, all is over, whatever is under way then.
+    """
 
     work: bytes
     items: list[Any]
     time_limit_s: float
     workers: int
+    largest_batch: int = LARGEST_BATCH
+    until: float = math.inf
+
+    @property
+    def left_s(self) -> float | None:
+        """How long one may wait for results; None: for ever."""
+        return None if math.isinf(self.until) else max(0.0, self.until - time.monotonic())
 
     def batches(self) -> Iterator[range]:
         """The items' indices, cut so that every worker gets several turns."""
-        size = max(1, min(_LARGEST_BATCH, len(self.items) // (4 * self.workers)))
+        size = max(1, min(self.largest_batch, len(self.items) // (4 * self.workers)))
         return (range(len(self.items))[start : start + size] for start in range(0, len(self.items), size))
 
     def submit(self, pool: ProcessPoolExecutor, batch: Sequence[int]) -> Future:
@@ -70,7 +81,7 @@ def outcomes(job: Job) -> Generator[tuple[int, Any], None, None]:
     """What comes of every item, as (index, outcome for `opened`), in the order of completion.
 
     Two batches a worker are under way, so that it is known what a death may have cost. Closing the generator ends the
-    processes at once.
+    processes at once, and so does the end of the time: what is ready by then is still given.
     """
     batches = job.batches()
     under_way: dict[Future, range] = {}
@@ -81,7 +92,7 @@ def outcomes(job: Job) -> Generator[tuple[int, Any], None, None]:
                 under_way[job.submit(pool, batch)] = batch
             if not under_way:
                 return
-            done = wait(under_way, return_when=FIRST_COMPLETED).done
+            done = wait(under_way, job.left_s, return_when=FIRST_COMPLETED).done
             if any(isinstance(future.exception(), BrokenExecutor) for future in done):
                 done = wait(under_way).done  # a broken pool ends all of them; some may have got their result before
                 _end(pool)
@@ -95,6 +106,8 @@ def outcomes(job: Job) -> Generator[tuple[int, Any], None, None]:
             if lost:
                 yield from _map_alone(job, sorted(lost))
                 pool = _pool(job.workers)
+            if job.left_s == 0:
+                return
     finally:
         _end(pool)
 
@@ -141,7 +154,7 @@ def _map_alone(job: Job, indices: Sequence[int]) -> Generator[tuple[int, Any], N
         while waiting or doubtful or lanes:
             while (waiting or doubtful) and len(lanes) < job.workers:
                 lanes.append(_Lane(job, (doubtful or waiting).popleft()))
-            wait([lane.future for lane in lanes], return_when=FIRST_COMPLETED)
+            wait([lane.future for lane in lanes], job.left_s, return_when=FIRST_COMPLETED)
             for lane in [lane for lane in lanes if lane.future.done()]:
                 if not lane.taken:
                     lane.future.result()  # raises what kept the work from being loaded
@@ -158,6 +171,8 @@ def _map_alone(job: Job, indices: Sequence[int]) -> Generator[tuple[int, Any], N
                     doubtful.append(index)
                 else:
                     yield index, outcome
+            if job.left_s == 0:
+                return
     finally:
         for lane in lanes:
             _end(lane.pool)

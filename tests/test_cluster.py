@@ -252,6 +252,15 @@ def test_culprits_cost_one_row_each_and_no_worker(two):
 
 
 @pytest.mark.slow
+def test_the_end_of_the_time_does_not_wait_for_a_task(two):
+    begun = time.monotonic()
+    found = list(map_files(lambda _: time.sleep(20), range(8), LIMIT_S, cluster=two.address, until=begun + 5))
+    assert found == []
+    assert 5 <= time.monotonic() - begun < 15
+    time.sleep(max(0.0, 25 - (time.monotonic() - begun)))  # the workers are others' again
+
+
+@pytest.mark.slow
 def test_a_worker_keeps_its_process_from_batch_to_batch(two):
     pids = {
         pid for _ in range(2) for _, pid in map_files(lambda _: os.getpid(), range(64), LIMIT_S, cluster=two.address)

@@ -1,3 +1,4 @@
+import functools
 import os
 import re
 import signal
@@ -253,7 +254,44 @@ def test_settings_out_of_range(time_limit_s, workers):
         map_files(str, [1], time_limit_s, workers)
 
 
-# ---- a large input, a reader who stops
+# ---- a large input, a reader who stops, a time that is over
+
+
+def test_a_result_comes_before_the_next_item_but_one_is_begun_where_batches_are_of_one(tmp_path):
+    def work(item):
+        (tmp_path / str(item)).touch()
+        time.sleep(0.3)
+
+    found = map_files(work, range(64), LIMIT_S, 1, largest_batch=1)
+    next(found)
+    assert len(list(tmp_path.iterdir())) <= 3
+    found.close()
+
+
+def begun_and_hangs(folder, item, culprit=-1):
+    (folder / f"{item} {os.getpid()}").touch()
+    if item == culprit:
+        os._exit(1)
+    time.sleep(1000 if item >= 4 else 0)
+    return item
+
+
+@pytest.mark.parametrize("culprit", [-1, 1], ids=["in batches", "one item at a time after a death"])
+def test_the_end_of_the_time_ends_what_is_under_way(tmp_path, culprit):
+    begun, until_s = time.monotonic(), 8.0  # a process takes seconds to start on a busy machine
+    work = functools.partial(begun_and_hangs, tmp_path, culprit=culprit)
+    found = dict(map_files(work, range(50), LIMIT_S, 2, largest_batch=1, until=begun + until_s))
+    assert until_s <= time.monotonic() - begun < until_s + 5
+    assert found.keys() <= set(range(4))
+    assert failures(found).keys() <= {culprit}
+    pids = {int(path.name.split()[1]) for path in tmp_path.iterdir()}
+    assert wait_until(lambda: not any(map(is_alive, pids)), 3)
+
+
+def test_a_time_that_is_over_begins_nothing():
+    begun = time.monotonic()
+    assert list(map_files(time.sleep, [1000.0] * 4, LIMIT_S, 2, until=begun)) == []
+    assert time.monotonic() - begun < 5
 
 
 def test_work_goes_only_a_little_ahead_of_the_reader(tmp_path):

@@ -1,6 +1,7 @@
 """Predicting from an exported folder: the model is a few lines of OpenVINO, worked out again here in numpy."""
 
 import csv
+import multiprocessing
 import os
 import re
 import shutil
@@ -248,6 +249,38 @@ def test_what_the_budget_does_not_reach_is_filled_with_priors(folder, model, tmp
     assert len(table) == 9
     np.testing.assert_allclose(table[LABELS], [[0.5, 0.3, 0.2]] * 9, atol=1e-6)
     assert any("9 rows are filled with class priors" in line for line in summary.lines())
+
+
+def test_the_budget_holds_in_the_middle_of_a_recording(folder, model, tmp_path):
+    """One that takes minutes is given up; what was heard beside it is kept, and the rest gets priors."""
+    audio_folder = shutil.copytree(folder, tmp_path / "audio")
+    save(audio_folder / "long.wav", noise(2.0, rate_hz=1_000).repeat(9_000), 1_000, "PCM_U8")  # five hours
+    begun, budget_s = time.monotonic(), 20.0
+    options = Options("submission", workers=2, budget_minutes=budget_s / 60)
+    summary = heard(audio_folder, model, tmp_path / "out", options=options)
+    assert budget_s <= time.monotonic() - begun < budget_s + 15
+    assert "long.wav" in summary.unreached
+    assert summary.heard + len(summary.unreached) == 4
+    assert not multiprocessing.active_children()
+    assert summary.filled >= 18_000
+    assert len(pd.read_csv(summary.written)) == 18_000 + 9
+
+
+def test_what_is_heard_is_kept_recording_by_recording(model, tmp_path, monkeypatch):
+    """All else breaks when the first is kept: what was on its way by then is all that may still be heard."""
+    paths = [save(tmp_path / "audio" / f"{number:02d}.wav", noise(1, number)) for number in range(64)]
+    keep = predicting.kept.keep
+
+    def keep_and_break(out, recording, *others):
+        keep(out, recording, *others)
+        for path in set(paths):
+            path.write_bytes(b"no audio")
+        paths.clear()
+
+    monkeypatch.setattr(predicting.kept, "keep", keep_and_break)
+    summary = heard(tmp_path / "audio", model, tmp_path / "out")
+    assert 1 <= summary.heard <= 4
+    assert summary.heard + len(summary.failed) == 64
 
 
 def test_the_sample_beside_the_recordings_is_found_from_where_they_are(folder, model, out, monkeypatch):
