@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from birdlib.config import Config
     from birdlib.exported import Exported
 
+_HEADER_S = 20.0  # what reading a header may take
+_UNKNOWN_S = 3600.0  # what a recording may last whose header does not say
+
 
 class Job(NamedTuple):
     """By what recordings are heard; ``threads`` that a model computes with are for `hear_all` to say."""
@@ -88,7 +91,7 @@ def hear_all(
     needs = [*job.models, Path(os.path.commonpath([one.path.parent for one in left]))] if cluster else []
     # The longest first, so that no core waits for one at the end.
     order = sorted(left, key=lambda one: -_bytes(one.path))
-    work, limit_s = functools.partial(_hear, job), _time_limit_s(left, job.config)
+    work, limit_s = functools.partial(_hear, job), _time_limit_s(left, job.config, until)
     # A recording at a time: a batch saves milliseconds, and all of it would be lost where it is stopped.
     results = map_files(work, order, limit_s, workers, None, cluster, needs, largest_batch=1, until=until)
     with closing(results), tqdm(total=len(left), desc="hearing", unit="file", mininterval=1.0) as bar:
@@ -140,15 +143,21 @@ def _loaded(models: tuple[Path, ...], runtime: str, threads: int) -> classifier.
     return classifier.average([classifier.load(model, None, runtime, threads) for model in models])
 
 
-def _time_limit_s(left: list[Recording], config: Config) -> float:
+def _time_limit_s(left: list[Recording], config: Config, until: float) -> float:
     """A recording that takes longer than it lasts hangs; one whose length is not known has an hour."""
-    return max([config.compute.file_time_limit_s, *(duration_s(one.path, 3600.0) for one in left)])
+    longest_s = max(_UNKNOWN_S if math.isnan(one) else one for one in durations_s(left, until).values())
+    return max(config.compute.file_time_limit_s, longest_s)
 
 
-def duration_s(path: Path, otherwise: float) -> float:
-    """How long a recording is by its header; `otherwise` where that does not say."""
-    try:
-        found = audio.info(path).duration_s
-    except audio.AudioError:
-        return otherwise
-    return otherwise if math.isnan(found) else found
+def durations_s(recordings: Sequence[Recording], until: float = math.inf) -> dict[str, float]:
+    """How long recordings are by their headers, by name; nan where that is not known.
+
+    Other processes read them, as some file's header may kill or hang what reads it.
+    """
+    paths = [one.path.absolute() for one in recordings]
+    found = {
+        path: info.duration_s
+        for path, info in map_files(audio.info, paths, _HEADER_S, until=until)
+        if not isinstance(info, Failure)
+    }
+    return {one.name: found.get(path, math.nan) for one, path in zip(recordings, paths, strict=True)}

@@ -221,9 +221,8 @@ def _write_submission(found, heard, out, model, config, columns) -> tuple[int, l
 def _lengths_s(found: list[Recording], heard: kept.Kept) -> list[float]:
     """How long each recording is; one that cannot be read is taken to be as long as most, as a submission wants rows
     of it too."""
-    known = [
-        heard.duration_s(one.name) if one.name in heard else hearing.duration_s(one.path, math.nan) for one in found
-    ]
+    others = hearing.durations_s([one for one in found if one.name not in heard])
+    known = [others[one.name] if one.name in others else heard.duration_s(one.name) for one in found]
     lengths = pd.Series(known)
     return lengths.fillna(lengths.median()).fillna(0.0).tolist()
 

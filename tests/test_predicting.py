@@ -266,6 +266,26 @@ def test_the_budget_holds_in_the_middle_of_a_recording(folder, model, tmp_path):
     assert len(pd.read_csv(summary.written)) == 18_000 + 9
 
 
+@pytest.mark.parametrize("budget_minutes", [0, None], ids=["nothing is heard", "all is heard"])
+def test_a_header_that_kills_what_reads_it_costs_no_prediction(folder, model, tmp_path, monkeypatch, budget_minutes):
+    here, info = os.getpid(), audio.info
+
+    def deadly(path):
+        assert os.getpid() != here
+        if path.name == "c.ogg":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return info(path)
+
+    monkeypatch.setattr(audio, "info", deadly)
+    options = Options("submission", workers=1, budget_minutes=budget_minutes)
+    summary = heard(folder, model, tmp_path / "out", options=options)
+    assert (summary.heard, summary.failed) == (0 if budget_minutes == 0 else 3, {})
+    rows = pd.read_csv(summary.written)["row_id"]
+    assert rows.str.startswith("soundscape_b_").sum() == 3
+    # As long as the median of the others, 3.225 s, where it is not heard.
+    assert rows.str.startswith("soundscape_c_").sum() == (4 if budget_minutes == 0 else 1)
+
+
 def test_what_is_heard_is_kept_recording_by_recording(model, tmp_path, monkeypatch):
     """All else breaks when the first is kept: what was on its way by then is all that may still be heard."""
     paths = [save(tmp_path / "audio" / f"{number:02d}.wav", noise(1, number)) for number in range(64)]
