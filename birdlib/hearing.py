@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from birdlib.exported import Exported
 
 _HEADER_S = 20.0  # what reading a header may take
+_KERAS = 5  # so much longer than OpenVINO takes Keras for a window: ConvNeXtTiny by TensorFlow, on two cores
 _UNKNOWN_S = 3600.0  # what a recording may last whose header does not say
 
 
@@ -91,7 +92,7 @@ def hear_all(
     needs = [*job.models, Path(os.path.commonpath([one.path.parent for one in left]))] if cluster else []
     # The longest first, so that no core waits for one at the end.
     order = sorted(left, key=lambda one: -_bytes(one.path))
-    work, limit_s = functools.partial(_hear, job), _time_limit_s(left, job.config, until)
+    work, limit_s = functools.partial(_hear, job), _time_limit_s(left, opened, job.config, until)
     # A recording at a time: a batch saves milliseconds, and all of it would be lost where it is stopped.
     results = map_files(work, order, limit_s, workers, None, cluster, needs, largest_batch=1, until=until)
     with closing(results), tqdm(total=len(left), desc="hearing", unit="file", mininterval=1.0) as bar:
@@ -143,10 +144,12 @@ def _loaded(models: tuple[Path, ...], runtime: str, threads: int) -> classifier.
     return classifier.average([classifier.load(model, None, runtime, threads) for model in models])
 
 
-def _time_limit_s(left: list[Recording], config: Config, until: float) -> float:
-    """A recording that takes longer than it lasts hangs; one whose length is not known has an hour."""
+def _time_limit_s(left: list[Recording], opened: list[Exported], config: Config, until: float) -> float:
+    """A recording hangs that takes a model longer than it lasts, once for each window that begins within a chunk."""
     longest_s = max(_UNKNOWN_S if math.isnan(one) else one for one in durations_s(left, until).values())
-    return max(config.compute.file_time_limit_s, longest_s)
+    models = sum(len(one.models) * (_KERAS if one.about["format"] == "keras" else 1) for one in opened)
+    windows = config.chunks.length_s / (config.soundscapes.step_s or config.chunks.length_s)
+    return max(config.compute.file_time_limit_s, longest_s) * models * windows
 
 
 def durations_s(recordings: Sequence[Recording], until: float = math.inf) -> dict[str, float]:

@@ -29,6 +29,7 @@ from joblib.externals.loky.backend.reduction import dumps, loads
 __all__ = ["LARGEST_BATCH", "Failure", "Job", "dumps", "in_kept_process", "opened", "outcomes", "why"]
 
 LARGEST_BATCH = 16
+_LONGEST_S = 1e9  # thirty years, and about what faulthandler can count
 # Each worker keeps one core busy: numeric libraries that start their own threads would only get in the way.
 _WORKER_ENVIRONMENT = {
     f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "NUMBA")
@@ -266,7 +267,7 @@ def _run_batch(pickled: bytes, items: list[Any], time_limit_s: float) -> list[by
 
 def _run(work: Callable[[Any], Any], item: Any, time_limit_s: float) -> bytes | Failure:
     """The pickled result: pickled here and item by item, so that one which cannot be is known by its item."""
-    faulthandler.dump_traceback_later(time_limit_s, exit=True, file=_nowhere())
+    faulthandler.dump_traceback_later(min(time_limit_s, _LONGEST_S), exit=True, file=_nowhere())
     try:
         return bytes(dumps(work(item)))
     except (Exception, SystemExit) as error:

@@ -211,7 +211,8 @@ class Compute(Section):
     """What changes the speed and not the results.
 
     ``workers`` are processes (0: one a core); a file that takes longer than ``file_time_limit_s`` is given up, and
-    tried again with ``birdlib run --from 01``; so many chunks are predicted at once; ``jit`` "auto" has XLA compile the
+    tried again with ``birdlib run --from 01`` (``predict`` gives a recording more: docs/reliability.md); so many chunks
+    are predicted at once; ``jit`` "auto" has XLA compile the
     training, but not under TensorFlow on a CPU, where it makes convolutions slower. ``precision`` "auto" trains in
     mixed precision on a GPU (bfloat16 from compute capability 8.0 on, else float16 with a scaled loss) and on a TPU,
     and in float32 on a CPU; images and probabilities are float32 in any case, and so is what is saved. ``devices``

@@ -191,6 +191,10 @@ def test_the_limit_is_for_an_item_not_for_a_batch():
     assert not failures(results(lambda _: time.sleep(0.3), range(12), time_limit_s=0.8, workers=1))  # batches of 3
 
 
+def test_a_limit_beyond_what_a_clock_counts():
+    assert results(len, ["ab"], time_limit_s=1e12, workers=1) == {"ab": 2}
+
+
 def test_a_slow_reader_of_results_does_not_make_a_death_a_time_out():
     def work(item):
         time.sleep(0.5 + 0.3 * item)

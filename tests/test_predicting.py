@@ -1,6 +1,7 @@
 """Predicting from an exported folder: the model is a few lines of OpenVINO, worked out again here in numpy."""
 
 import csv
+import math
 import multiprocessing
 import os
 import re
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from birdlib import asked, audio, classifier, cli, exported, formats, predicting, soundscapes, spectrogram
+from birdlib import asked, audio, classifier, cli, exported, formats, hearing, predicting, soundscapes, spectrogram
 from birdlib import config as configs
 from birdlib.detections import Choice
 from birdlib.kept import PredictError
@@ -284,6 +285,34 @@ def test_a_header_that_kills_what_reads_it_costs_no_prediction(folder, model, tm
     assert rows.str.startswith("soundscape_b_").sum() == 3
     # As long as the median of the others, 3.225 s, where it is not heard.
     assert rows.str.startswith("soundscape_c_").sum() == (4 if budget_minutes == 0 else 1)
+
+
+@pytest.mark.parametrize(
+    ("models", "step_s", "least_s", "limit_s"),
+    [
+        ([("openvino", 1)], None, 2, 4.25),  # as long as the longest lasts
+        ([("openvino", 1)], None, 120, 120),
+        ([("openvino", 4)], 0.25, 2, 4.25 * 4 * 4),
+        ([("keras", 4), ("onnx", 1)], 0.5, 120, 120 * (4 * 5 + 1) * 2),
+    ],
+)
+def test_the_time_that_a_recording_may_take_grows_with_the_work(
+    folder, model, tmp_path, monkeypatch, models, step_s, least_s, limit_s
+):
+    """Recordings of up to 4.25 s, in chunks of 1 s."""
+    limits = []
+
+    def noted(work, items, time_limit_s, *_, **__):
+        limits.append(time_limit_s)
+        return ((one, work(one)) for one in items if work is audio.info)
+
+    monkeypatch.setattr(hearing, "map_files", noted)
+    one = exported.read(model)
+    opened = [one._replace(about={**one.about, "format": kind, "models": ["x"] * count}) for kind, count in models]
+    config = configs.override(CONFIG, {"compute.file_time_limit_s": least_s, "soundscapes.step_s": step_s})
+    job = hearing.Job((model,), "auto", config, False)
+    hearing.hear_all(job, asked.recordings([folder], config), tmp_path, opened, math.inf, 1, None)
+    assert limits[-1] == pytest.approx(limit_s)
 
 
 def test_what_is_heard_is_kept_recording_by_recording(model, tmp_path, monkeypatch):
