@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow.parquet
+from filelock import FileLock, Timeout
 
-from birdlib import audio, classifier, exported
+from birdlib import audio, exported
 from birdlib.soundscapes import Heard
 from birdlib.writing import is_aside, read_json, replacing, sweep, write_json
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from birdlib.config import Config
     from birdlib.exported import Exported
 
+_LOCK = ".lock"
 _LONGEST = 255  # bytes that a file system takes for a name
 _END = 65_536  # bytes of each end of a recording that tell it from others
 
@@ -37,30 +40,52 @@ class Recording(NamedTuple):
     name: str
 
 
-def settle(out: Path, opened: Sequence[Exported], config: Config, runtime: str) -> str:
-    """Notes in a folder what fills it. Gives the runtime in words.
+@contextlib.contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Makes a folder, and holds it for this process alone: another one would sweep away what this one is writing.
 
     Raises
     ------
     PredictError
-        if the folder holds what another model or other settings heard, or anything else.
+        if another prediction is at work in the folder, or it holds something else than a prediction.
     """
-    names = [classifier.runtime_of(one, runtime) for one in opened]
+    _refuse_others(out)
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise PredictError(f"another process is predicting into {out}: wait for it, or name another folder") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _refuse_others(out: Path) -> None:
+    ours = (out / "predict.json").exists() or not out.exists()
+    if not ours and not (out.is_dir() and all(is_aside(one) or one.name == _LOCK for one in out.iterdir())):
+        raise PredictError(f"{out} is there and holds no prediction: name a folder that is missing or empty")
+
+
+def settle(out: Path, opened: Sequence[Exported], config: Config, runtime: str) -> None:
+    """Notes in a folder, which is `locked`, what fills it; ``runtime`` in words.
+
+    Raises
+    ------
+    PredictError
+        if the folder holds what another model or other settings heard.
+    """
     made_by = {
         "models": [one.identity for one in opened],
         "settings": {name: getattr(config, name).model_dump(mode="json") for name in exported.FRONT_END},
     }
     before = read_json(out / "predict.json")
-    if before or (out.is_dir() and all(map(is_aside, out.iterdir()))):
-        sweep(out)  # of a prediction that was killed
+    sweep(out)  # of a prediction that was killed
     # A model that could not be loaded has left nothing that another may not follow.
     if before and (out / "rows").exists() and {name: before.get(name) for name in made_by} != made_by:
         raise PredictError(f"{out} holds what another model, or other settings, heard: name another folder")
-    if not before and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise PredictError(f"{out} is there and holds no prediction: name a folder that is missing or empty")
-    words = " and ".join(dict.fromkeys(names))
-    write_json(out / "predict.json", {**made_by, "runtime": words})
-    return words
+    write_json(out / "predict.json", {**made_by, "runtime": runtime})
 
 
 def stamp(path: Path) -> str:

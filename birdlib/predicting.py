@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from birdlib import asked, audio, detections, exported, formats, hearing, kept, soundscapes
+from birdlib import asked, audio, classifier, detections, exported, formats, hearing, kept, soundscapes
 from birdlib.detections import Choice
 from birdlib.kept import PredictError, Recording
 from birdlib.writing import replacing
@@ -117,7 +117,8 @@ def predict(paths: Sequence[Path], models: Sequence[Path], out: Path, config: Co
     Raises
     ------
     PredictError
-        if the recordings, the options or the folder do not do, or a model cannot be loaded.
+        if the recordings, the options or the folder do not do, if another process predicts into that, or if a model
+        cannot be loaded.
     birdlib.exported.ExportError, birdlib.runtimes.MissingExtraError
         if a model cannot be used.
     """
@@ -132,14 +133,16 @@ def predict(paths: Sequence[Path], models: Sequence[Path], out: Path, config: Co
     else:
         notes += asked.unknown_species(options.choice, labels)
     job = hearing.Job(tuple(map(Path, models)), options.runtime, config, options.embeddings)
-    runtime = kept.settle(out, opened, config, options.runtime)
-    left = hearing.unheard(found, out, options.embeddings)
-    failed, reached = hearing.hear_all(job, left, out, opened, until, options.workers, options.cluster)
-    kept.write_errors(out, failed)
-    unreached = [one for one in left if one.name not in reached]
-    missing = set(failed) | {one.name for one in unreached}
-    heard = kept.Kept(out, [one for one in found if one.name not in missing])
-    filled, unknown, written = _write(found, heard, out, opened[0], config, options, columns)
+    runtime = " and ".join(dict.fromkeys(classifier.runtime_of(one, options.runtime) for one in opened))
+    with kept.locked(out):
+        kept.settle(out, opened, config, runtime)
+        left = hearing.unheard(found, out, options.embeddings)
+        failed, reached = hearing.hear_all(job, left, out, opened, until, options.workers, options.cluster)
+        kept.write_errors(out, failed)
+        unreached = [one for one in left if one.name not in reached]
+        missing = set(failed) | {one.name for one in unreached}
+        heard = kept.Kept(out, [one for one in found if one.name not in missing])
+        filled, unknown, written = _write(found, heard, out, opened[0], config, options, columns)
     return Summary(
         runtime=runtime,
         heard=len(reached) - len(failed),

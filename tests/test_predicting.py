@@ -450,7 +450,7 @@ def test_killed_again_and_again_it_says_the_same_in_the_end(model, tmp_path):
     summary = heard(tmp_path / "audio", model, out)
     assert (summary.kept, summary.heard, summary.failed) == (before, 24 - before, {})
     heard(tmp_path / "audio", model, tmp_path / "undisturbed")
-    assert not list(out.rglob(".*"))
+    assert [path.name for path in out.rglob(".*")] == [".lock"]
     assert (out / "table.csv").read_bytes() == (tmp_path / "undisturbed/table.csv").read_bytes()
     for name in (f"{number:02d}.wav" for number in range(24)):
         pd.testing.assert_frame_equal(kept(out, name), kept(tmp_path / "undisturbed", name), check_exact=True)
@@ -530,7 +530,7 @@ def test_a_model_that_cannot_be_loaded_is_one_error(folder, model, tmp_path, how
     bad, out = broken(model, tmp_path / "bad", how), tmp_path / "out"
     with pytest.raises(PredictError, match=f"{bad} cannot be loaded .*: copy the whole folder again"):
         heard(folder, bad, out, options=Options(format, workers=2))
-    assert [path.name for path in out.iterdir()] == ["predict.json"]
+    assert sorted(path.name for path in out.iterdir()) == [".lock", "predict.json"]
     assert heard(folder, model, out, options=Options(format, workers=1)).heard == 3
 
 
@@ -607,6 +607,28 @@ def test_a_folder_that_a_kill_left_before_anything_was_in_it(folder, model, tmp_
 def test_a_folder_of_something_else(folder, model):
     with pytest.raises(PredictError, match="is there and holds no prediction"):
         heard(folder, model, folder)
+    assert not (folder / ".lock").exists()
+
+
+def test_a_folder_that_another_process_predicts_into(folder, model, out):
+    """The second one says so, and takes nothing away that the first is writing."""
+    code = "import sys, filelock; held = filelock.FileLock(sys.argv[1]); held.acquire(); print(flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code, out / ".lock"], **pipes) as other:
+        other.stdout.readline()
+        (out / "rows/.writing-abc").mkdir()
+        with pytest.raises(PredictError, match=f"another process is predicting into {out}: wait for it, or name"):
+            heard(folder, model, out)
+        assert (out / "rows/.writing-abc").exists()
+        other.communicate(b"\n")
+    assert heard(folder, model, out).kept == 3
+    assert not (out / "rows/.writing-abc").exists()
+
+
+def test_a_folder_in_which_a_prediction_was_killed_before_it_noted_anything(folder, model, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.lock").touch()
+    assert heard(folder, model, tmp_path / "out", options=Options(budget_minutes=0)).unreached
 
 
 def test_no_audio(model, tmp_path):
