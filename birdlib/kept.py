@@ -47,19 +47,21 @@ def locked(out: Path) -> Iterator[None]:
     Raises
     ------
     PredictError
-        if another prediction is at work in the folder, or it holds something else than a prediction.
+        if another prediction is at work in the folder, if it holds something else than a prediction, or if something
+        cannot be written, also within the block.
     """
-    _refuse_others(out)
-    out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / _LOCK, timeout=0)
     try:
-        lock.acquire()
+        _refuse_others(out)
+        out.mkdir(parents=True, exist_ok=True)
+        with FileLock(out / _LOCK, timeout=0):
+            yield
     except Timeout:
         raise PredictError(f"another process is predicting into {out}: wait for it, or name another folder") from None
-    try:
-        yield
-    finally:
-        lock.release()
+    except OSError as error:
+        if error.errno is None:  # nothing that the system refused, such as a lost connection
+            raise
+        reason = error.strerror or " ".join(str(error).split())
+        raise PredictError(f"cannot write {out}: {reason}; once that is mended, the same command goes on") from None
 
 
 def _refuse_others(out: Path) -> None:

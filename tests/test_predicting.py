@@ -1,6 +1,7 @@
 """Predicting from an exported folder: the model is a few lines of OpenVINO, worked out again here in numpy."""
 
 import csv
+import errno
 import math
 import multiprocessing
 import os
@@ -623,6 +624,29 @@ def test_a_folder_that_another_process_predicts_into(folder, model, out):
         other.communicate(b"\n")
     assert heard(folder, model, out).kept == 3
     assert not (out / "rows/.writing-abc").exists()
+
+
+@pytest.mark.parametrize("where", ["file.wav/x", "n" * 300, f"new/{'n' * 300}"])
+def test_a_place_that_cannot_be_written_is_one_error(folder, model, tmp_path, where):
+    (tmp_path / "file.wav").touch()
+    with pytest.raises(PredictError, match=r"cannot write .*: .*; once that is mended, the same command goes on"):
+        heard(folder, model, tmp_path / where)
+
+
+def test_a_disk_that_is_full_half_way_is_one_error_and_loses_nothing(folder, model, tmp_path, monkeypatch):
+    out, keep = tmp_path / "out", predicting.kept.keep
+
+    def full(out, *others):
+        if (out / "rows").exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        keep(out, *others)
+
+    monkeypatch.setattr(predicting.kept, "keep", full)
+    with pytest.raises(PredictError, match=f"cannot write {out}: No space left on device; once"):
+        heard(folder, model, out)
+    assert not multiprocessing.active_children()
+    monkeypatch.undo()
+    assert heard(folder, model, out)[1:3] == (2, 1)
 
 
 def test_a_folder_in_which_a_prediction_was_killed_before_it_noted_anything(folder, model, tmp_path):
