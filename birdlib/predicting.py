@@ -123,6 +123,7 @@ def predict(paths: Sequence[Path], models: Sequence[Path], out: Path, config: Co
         if a model cannot be used.
     """
     until = math.inf if options.budget_minutes is None else time.monotonic() + 60 * options.budget_minutes
+    out = out.absolute()  # pyarrow takes what stands before a colon for the name of a file system
     opened = [exported.read(Path(model)) for model in models]
     _refuse(options, opened)
     found, labels = asked.recordings(paths, config), opened[0].species["primary_label"].tolist()

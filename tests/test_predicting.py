@@ -626,6 +626,14 @@ def test_a_folder_that_another_process_predicts_into(folder, model, out):
     assert not (out / "rows/.writing-abc").exists()
 
 
+def test_a_relative_folder_whose_name_has_a_colon(folder, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = Options(workers=1, parquet=True)
+    summary = heard(folder, model, Path("pred:2024"), options=options, paths=[folder / "c.ogg"])
+    assert summary.written == tmp_path / "pred:2024/table.parquet"
+    assert heard(folder, model, Path("pred:2024"), options=options, paths=[folder / "c.ogg"]).kept == 1
+
+
 @pytest.mark.parametrize("where", ["file.wav/x", "n" * 300, f"new/{'n' * 300}"])
 def test_a_place_that_cannot_be_written_is_one_error(folder, model, tmp_path, where):
     (tmp_path / "file.wav").touch()
