@@ -143,6 +143,7 @@ def predict(paths: Sequence[Path], models: Sequence[Path], out: Path, config: Co
         unreached = [one for one in left if one.name not in reached]
         missing = set(failed) | {one.name for one in unreached}
         heard = kept.Kept(out, [one for one in found if one.name not in missing])
+        _remove(out, missing)
         filled, unknown, written = _write(found, heard, out, opened[0], config, options, columns)
     return Summary(
         runtime=runtime,
@@ -183,6 +184,15 @@ def together(models: Sequence[Path], settings: dict[str, Any]) -> Config:
 
 # ---- what is written
 
+_FILES = {"raven": ".selections.txt", "audacity": ".txt"}  # the formats that are a file a recording; how its name ends
+
+
+def _remove(out: Path, missing: set[str]) -> None:
+    """Takes away the files of recordings that were not heard as they are now: what was heard before was another."""
+    for name in missing:
+        for format, suffix in _FILES.items():
+            kept.own_file(out / format, name, suffix).unlink(missing_ok=True)
+
 
 def _write(found, heard, out, model, config, options, columns) -> tuple[int, list[str], Path]:
     if options.format == "submission":
@@ -197,10 +207,11 @@ def _write(found, heard, out, model, config, options, columns) -> tuple[int, lis
         formats.write_table(itertools.chain.from_iterable(tables), path)
         return 0, [], path
     for name, pieces in zip(heard, tables, strict=True):
+        path = kept.own_file(out / options.format, name, _FILES[options.format])
         if options.format == "raven":
-            formats.write_raven(pieces, kept.own_file(out / "raven", name, ".selections.txt"), config)
+            formats.write_raven(pieces, path, config)
         else:
-            formats.write_audacity(pieces, kept.own_file(out / "audacity", name, ".txt"))
+            formats.write_audacity(pieces, path)
     return 0, [], out / options.format
 
 

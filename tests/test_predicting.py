@@ -369,6 +369,21 @@ def test_recordings_whose_rows_would_be_called_the_same_are_no_submission(model,
     assert len(asked.recordings([tmp_path / "audio"], CONFIG)) == 2  # which any other format takes
 
 
+@pytest.mark.parametrize("budget_minutes", [None, 0], ids=["broken", "not reached"])
+def test_a_recording_that_is_not_heard_again_keeps_no_labels(folder, model, out, tmp_path, budget_minutes):
+    changing = shutil.copytree(folder, tmp_path / "audio")
+    for format in ("raven", "audacity"):
+        heard(changing, model, out, options=Options(format, workers=1))
+    places = [out / "raven/night/b.flac.selections.txt", out / "audacity/night/b.flac.txt"]
+    assert all(path.exists() for path in places)
+    (changing / "night/b.flac").write_bytes(b"no audio")
+    summary = heard(changing, model, out, options=Options("raven", workers=1, budget_minutes=budget_minutes))
+    assert [*summary.failed, *summary.unreached] == ["night/b.flac"]
+    assert not any(path.exists() for path in places)
+    assert (out / "raven/c.ogg.selections.txt").exists()
+    assert (out / "audacity/c.ogg.txt").exists()
+
+
 # ---- going on
 
 
