@@ -116,7 +116,7 @@ def load(path: Path, config: Config | None = None, runtime: str = "auto", thread
         all its models are averaged.
     config : the settings that a ``.keras`` file was trained with; a folder holds its own.
     runtime : of an export, "openvino" or "onnxruntime"; "auto": the fastest that is installed and runs it.
-    threads : of an export, how many threads compute; 0: one a core.
+    threads : of a folder, how many threads compute; 0: one a core, or what the backend of Keras takes by itself.
 
     Raises
     ------
@@ -150,8 +150,10 @@ def _of_folder(found: exported.Exported, wanted: str, threads: int) -> Classifie
     for path, temperature in zip(found.models, about["temperatures"], strict=True):
         temper = partial(calibration.tempered, temperature=temperature, activation=about["activation"])
         if about["format"] == "keras":
-            from birdlib import models
+            from birdlib import device, models
 
+            if threads:
+                device.compute_on(threads)
             made.append(_tempered(of_keras(models.load(path), found.config, labels), temper))
         else:
             chosen = runtimes.choose(about["format"], about["precision"], wanted)

@@ -115,6 +115,15 @@ def together(config: Config) -> int | None:
     return 8 if small else None
 
 
+def compute_on(threads: int) -> None:
+    """Has the backend compute on so many threads of the CPU.
+
+    Only torch needs to be told: it goes by ``OMP_NUM_THREADS``, which is 1 in the processes of `birdlib.processes`.
+    """
+    if keras.backend.backend() == "torch":
+        _backend().set_num_threads(threads)
+
+
 def _backend():
     return importlib.import_module(keras.backend.backend())
 

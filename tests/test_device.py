@@ -1,11 +1,17 @@
 """What follows from the device that there is, or is pretended to be."""
 
+import os
+import subprocess
+import sys
+import types
+
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
+from birdlib import classifier, device, models
 from birdlib import config as configs
-from birdlib import device
 
 PAPER = configs.load("paper")
 
@@ -31,6 +37,47 @@ def test_precision_by_device(monkeypatch, kind, capability, policy):
     monkeypatch.setattr(device, "kind", lambda: kind)
     monkeypatch.setattr(device, "_capability", lambda: capability)
     assert device.precision(PAPER) == policy
+
+
+def test_torch_hears_on_the_threads_that_it_is_given(monkeypatch, tmp_path):
+    """It stands in for itself, where there is none: all that matters is that the loader tells it."""
+    told, torch = [], types.ModuleType("torch")
+    torch.set_num_threads = told.append
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    found = types.SimpleNamespace(
+        about={"format": "keras", "temperatures": [1.0], "activation": "softmax"},
+        models=[tmp_path / "a.keras"],
+        species=pd.DataFrame({"primary_label": ["bird"]}),
+        config=PAPER,
+    )
+    monkeypatch.setattr(classifier.exported, "read", lambda _: found)
+    monkeypatch.setattr(models, "load", lambda _: None)
+    for backend in ("tensorflow", "torch"):
+        monkeypatch.setattr(keras.backend, "backend", lambda backend=backend: backend)
+        classifier.load(tmp_path, threads=3)
+    classifier.load(tmp_path)  # in the caller's own process it is not meddled with
+    assert told == [3]
+
+
+IN_A_PROCESS = """
+from birdlib.parallel import map_files
+
+def threads(count):
+    from birdlib import device
+    import torch
+    before = torch.get_num_threads()
+    device.compute_on(count)
+    return before, torch.get_num_threads()
+
+print(*map_files(threads, [2], 300, 1))
+"""
+
+
+def test_torch_computes_on_more_than_one_thread_in_a_working_process():
+    pytest.importorskip("torch", reason="torch is not installed")
+    environment = os.environ | {"KERAS_BACKEND": "torch", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", IN_A_PROCESS], env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "(2, (1, 2))", done.stderr
 
 
 def test_what_is_set_is_done(monkeypatch):

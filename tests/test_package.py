@@ -54,7 +54,7 @@ WITHOUT_KERAS = (
 )
 ORDER = WITH_KERAS + WITHOUT_KERAS
 # What is imported against the order, within the one function that loads it.
-LOADERS = {("classifier", "models")}
+LOADERS = {("classifier", "models"), ("classifier", "device")}
 
 
 def run(code):
