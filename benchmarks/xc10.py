@@ -107,6 +107,14 @@ ROWS = {
 }
 
 
+# Pairs of rows of which one has a step more.
+STEPS = (
+    ("resnet50_phase_1", "resnet50_phase_1_plain"),
+    ("resnet50_phase_2", "resnet50_phase_2_plain"),
+    ("resnet50_phase_2", "resnet50_phase_1"),
+)
+
+
 def settings(row: Row, candidate: int, seed: int) -> Config:
     """The settings of a row with one of its candidates."""
     return training.settings({**row.settings, **row.candidates[candidate]}, seed)
@@ -260,6 +268,20 @@ def scores(seeds: list[int]) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("")
 
 
+def steps(seeds: list[int]) -> pd.DataFrame:
+    """What each of `STEPS` changes, by recording and by author: the paired difference on the seeds that both have."""
+    rows = []
+    for name, other in STEPS:
+        for group_by in GROUPINGS:
+            pairs = [(by_recording(name, group_by, seed), by_recording(other, group_by, seed)) for seed in seeds]
+            pairs = [pair for pair in pairs if all(each is not None for each in pair)]
+            if pairs:
+                found = paired(*zip(*pairs, strict=True), training.groups(training.recordings(), group_by)).difference
+                line = {"row": name, "against": other, "by": group_by, "seeds": len(pairs)}
+                rows.append(line | {"gain": _told(found, "+"), "verdict": verdict(*found[1:])})
+    return pd.DataFrame(rows)
+
+
 def _told(estimate: tuple[float, float, float], sign: str = "") -> str:
     return intervals.told(*(100 * each for each in estimate), f"{sign}.1f")
 
@@ -369,6 +391,7 @@ def main() -> None:
             alone = dict.fromkeys(THREADS, "1") | {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, "KERAS_BACKEND": each}
             subprocess.run(command, env=alone, check=True)
     print(scores(options.seeds).to_string(index=False))
+    print(steps(options.seeds).to_string(index=False))
     print(choices(options.seeds))
     print("expected calibration error, in points where it changes:")
     print(calibrations(options.seeds).to_string(index=False))
