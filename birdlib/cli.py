@@ -271,14 +271,15 @@ def _sweep(texts: list[str], config, data_dir, run_dir, overrides, first: str | 
 
 
 def _report(folder: Path) -> None:
-    metrics = folder / "metrics.json"
-    test = json.loads(metrics.read_text(encoding="utf-8")).get("test") if metrics.exists() else None
-    if test and test["accuracy"] is not None:
-        print(
-            f"test{test['on']}: {test['accuracy']:.1%} of chunks right, {_told(test['times_chance'], '.1f')} times "
-            f"chance; {_told(test['recording_accuracy'], '.1%')} of recordings; "
-            f"macro ROC-AUC {_told(test['macro_roc_auc'], '.3f')}"
-        )
+    path = folder / "metrics.json"
+    metrics = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for side in ("test", "validation"):  # the latter where a split has no test
+        if (found := metrics.get(side)) and found["accuracy"] is not None:
+            print(
+                f"{side}{found['on']}: {_told(found, 'accuracy', '.1%')} of chunks right, "
+                f"{found['times_chance']:.1f} times chance; {_told(found, 'recording_accuracy', '.1%')} of recordings; "
+                f"macro ROC-AUC {_told(found, 'macro_roc_auc', '.3f')} (95 % intervals)"
+            )
     errors = folder / "tables" / "errors.parquet"
     if errors.exists():
         import pandas as pd
@@ -294,6 +295,9 @@ def _report(folder: Path) -> None:
     print(f"report: {folder / 'report' / 'index.html'}")
 
 
-def _told(number: float | None, form: str) -> str:
-    """A metric in words; one that does not exist, as a ranking within a test of one species, is unknown."""
-    return "unknown" if number is None else format(number, form)
+def _told(found: dict, name: str, form: str) -> str:
+    """A metric and its interval in words; one that does not exist, as a ranking of one species, is unknown."""
+    from birdlib import intervals
+
+    numbers = [found[name], *found["intervals"][name]]
+    return intervals.told(*(float("nan") if each is None else each for each in numbers), form)

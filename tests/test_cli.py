@@ -251,13 +251,21 @@ def test_the_result_is_said_at_the_end(call, monkeypatch, tmp_path):
     from birdlib import series
 
     test = {"on": "", "accuracy": 0.5682, "times_chance": 103.4, "recording_accuracy": 0.61, "macro_roc_auc": 0.912}
+    test["intervals"] = {"accuracy": [0.5, 0.625], "recording_accuracy": [0.55, 0.7], "macro_roc_auc": [0.9, 0.95]}
     (tmp_path / "metrics.json").write_text(json.dumps({"test": test}))
     (tmp_path / "tables").mkdir()
     row = {"path": "a/b.ogg", "stage": "01_eda", "reason": "not readable as audio"}
     pd.DataFrame([row]).to_parquet(tmp_path / "tables" / "errors.parquet")
     monkeypatch.setattr(series, "run", lambda *_: tmp_path)
     _, output, _ = call("run")
-    for said in ("56.8%", "103.4 times chance", "61.0%", "0.912", "a/b.ogg: not readable as audio", str(tmp_path)):
+    for said in (
+        "56.8% (50.0% to 62.5%)",
+        "103.4 times chance",
+        "61.0% (",
+        "0.912 (0.900 to 0.950)",
+        "a/b.ogg: not readable as audio",
+        str(tmp_path),
+    ):
         assert said in output
 
 
@@ -265,11 +273,12 @@ def test_a_test_of_one_species_has_no_ranking(call, monkeypatch, tmp_path):
     from birdlib import series
 
     test = {"on": "", "accuracy": 1.0, "times_chance": 1.0, "recording_accuracy": None, "macro_roc_auc": None}
+    test["intervals"] = {key: [None, None] for key in test}
     (tmp_path / "metrics.json").write_text(json.dumps({"test": test}))
     monkeypatch.setattr(series, "run", lambda *_: tmp_path)
     status, output, _ = call("run")
     assert status == 0
-    assert "unknown of recordings; macro ROC-AUC unknown\n" in output
+    assert "unknown of recordings; macro ROC-AUC unknown (95 % intervals)\n" in output
 
 
 def test_being_stopped_by_hand_says_how_to_go_on(call, monkeypatch):
