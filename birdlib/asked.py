@@ -1,4 +1,4 @@
-"""What `birdlib predict` is asked: which recordings, which species, and which columns a submission is to have."""
+"""What `birdlib predict` is asked: which recordings, which species, and what a submission is to have."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from birdlib import audio, folders, soundscapes
+from birdlib import audio, folders, soundscapes, submissions
 from birdlib.detections import Choice
 from birdlib.kept import PredictError, Recording
+from birdlib.submissions import Wanted
 
 if TYPE_CHECKING:
     from birdlib.config import Config
@@ -99,10 +100,10 @@ def unknown_species(choice: Choice, labels: list[str]) -> Iterator[str]:
         yield f"of the species list, the model does not know {', '.join(unknown[:10])}{more}"
 
 
-def columns(
+def wanted(
     sample: Path | None, paths: Sequence[Path], found: Sequence[Recording], labels: list[str]
-) -> tuple[list[str], str]:
-    """The classes that a submission of recordings has columns of, and a note on where they are from.
+) -> tuple[Wanted, str]:
+    """What a submission of recordings is to have, and a note on where its columns are from.
 
     Parameters
     ----------
@@ -114,18 +115,25 @@ def columns(
     PredictError
         if the sample submission does not say, or if the recordings would give rows of the same name.
     """
-    if same := _same(found, lambda one: soundscapes.row_id(one.path, 0)):
+    sample = sample or _beside(paths)
+    if sample is None:
+        said = Wanted(labels)
+        note = "no sample_submission.csv was found beside the recordings: the columns are the model's classes"
+    else:
+        sample = sample / "sample_submission.csv" if sample.is_dir() else sample
+        said, note = _read(sample), f"the columns are those of {sample}"
+    if same := _same(found, lambda one: soundscapes.row_id(one.path, 0, said.prefix)):
         raise PredictError(
             f"{same[0].path} and {same[1].path} would have the same rows in a submission, which are called by a file's "
             "name without folder and suffix: rename one, or leave it out"
         )
-    sample = sample or _beside(paths)
-    if sample is None:
-        return labels, "no sample_submission.csv was found beside the recordings: the columns are the model's classes"
-    sample = sample / "sample_submission.csv" if sample.is_dir() else sample
+    return said, note
+
+
+def _read(sample: Path) -> Wanted:
     try:
-        return soundscapes.columns(sample), f"the columns are those of {sample}"
-    except soundscapes.SampleError as error:
+        return submissions.wanted(sample)
+    except submissions.SampleError as error:
         raise PredictError(str(error)) from None
 
 

@@ -146,21 +146,21 @@ def _loaded(models: tuple[Path, ...], runtime: str, threads: int) -> classifier.
 
 def _time_limit_s(left: list[Recording], opened: list[Exported], config: Config, until: float) -> float:
     """A recording hangs that takes a model longer than it lasts, once for each window that begins within a chunk."""
-    longest_s = max(_UNKNOWN_S if math.isnan(one) else one for one in durations_s(left, until).values())
+    lengths_s = durations_s([one.path for one in left], until).values()
+    longest_s = max(_UNKNOWN_S if math.isnan(one) else one for one in lengths_s)
     models = sum(len(one.models) * (_KERAS if one.about["format"] == "keras" else 1) for one in opened)
     windows = config.chunks.length_s / (config.soundscapes.step_s or config.chunks.length_s)
     return max(config.compute.file_time_limit_s, longest_s) * models * windows
 
 
-def durations_s(recordings: Sequence[Recording], until: float = math.inf) -> dict[str, float]:
-    """How long recordings are by their headers, by name; nan where that is not known.
+def durations_s(paths: Sequence[Path], until: float = math.inf) -> dict[Path, float]:
+    """How long recordings are by their headers; nan where that is not known.
 
     Other processes read them, as some file's header may kill or hang what reads it.
     """
-    paths = [one.path.absolute() for one in recordings]
     found = {
         path: info.duration_s
-        for path, info in map_files(audio.info, paths, _HEADER_S, until=until)
+        for path, info in map_files(audio.info, [path.absolute() for path in paths], _HEADER_S, until=until)
         if not isinstance(info, Failure)
     }
-    return {one.name: found.get(path, math.nan) for one, path in zip(recordings, paths, strict=True)}
+    return {path: found.get(path.absolute(), math.nan) for path in paths}

@@ -29,6 +29,7 @@ from birdlib import (
     predicting,
     runtimes,
     soundscapes,
+    submissions,
 )
 from birdlib.kernels import KernelError, Wishes
 from birdlib.writing import replacing
@@ -224,7 +225,7 @@ def _without_rows(found: Found, config: Config) -> Path:
     hearing.require_loadable(found.models)  # else it would be known when the notebook is scored
     labels = exported.read(found.models[0]).species["primary_label"].tolist()
     nothing = pd.DataFrame(columns=["row_id", *labels])
-    table, _ = soundscapes.submission(nothing, labels, found.data_dir)
+    table, _ = submissions.submitted(nothing, labels, submissions.wanted_in(found.data_dir, labels).columns)
     with replacing(kaggle_places.working() / "submission.csv") as aside:
         table.to_csv(aside, index=False)
     return kaggle_places.working() / "submission.csv"

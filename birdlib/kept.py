@@ -147,10 +147,6 @@ class Kept(Mapping):
     def __getitem__(self, name: str) -> Heard:
         return read(self._out, self._recordings[name])
 
-    def duration_s(self, name: str) -> float:
-        """How long a recording is, without reading what was heard in it."""
-        return float(_about(_path(self._out, self._recordings[name]))["duration_s"])
-
     def __contains__(self, name: object) -> bool:
         return name in self._recordings
 

@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
-from birdlib import asked, audio, classifier, detections, exported, formats, hearing, kept, soundscapes
+from birdlib import asked, audio, classifier, detections, exported, formats, hearing, kept, soundscapes, submissions
 from birdlib.detections import Choice
-from birdlib.kept import PredictError, Recording
+from birdlib.kept import PredictError
 from birdlib.writing import replacing
 
 if TYPE_CHECKING:
@@ -127,9 +126,9 @@ def predict(paths: Sequence[Path], models: Sequence[Path], out: Path, config: Co
     opened = [exported.read(Path(model)) for model in models]
     _refuse(options, opened)
     found, labels = asked.recordings(paths, config), opened[0].species["primary_label"].tolist()
-    columns, notes = [], [*asked.stand_ins(paths, config), *asked.unread(paths)]
+    wanted, notes = None, [*asked.stand_ins(paths, config), *asked.unread(paths)]
     if options.format == "submission":
-        columns, note = asked.columns(options.sample, paths, found, labels)
+        wanted, note = asked.wanted(options.sample, paths, found, labels)
         notes.append(note)
     else:
         notes += asked.unknown_species(options.choice, labels)
@@ -144,7 +143,7 @@ def predict(paths: Sequence[Path], models: Sequence[Path], out: Path, config: Co
         missing = set(failed) | {one.name for one in unreached}
         heard = kept.Kept(out, [one for one in found if one.name not in missing])
         _remove(out, missing)
-        filled, unknown, written = _write(found, heard, out, opened[0], config, options, columns)
+        filled, unknown, written = _write(found, heard, out, opened[0], config, options, wanted)
     return Summary(
         runtime=runtime,
         heard=len(reached) - len(failed),
@@ -194,9 +193,9 @@ def _remove(out: Path, missing: set[str]) -> None:
             kept.own_file(out / format, name, suffix).unlink(missing_ok=True)
 
 
-def _write(found, heard, out, model, config, options, columns) -> tuple[int, list[str], Path]:
+def _write(found, heard, out, model, config, options, wanted) -> tuple[int, list[str], Path]:
     if options.format == "submission":
-        return _write_submission(found, heard, out, model, config, columns)
+        return _write_submission(found, heard, out, model, config, wanted)
     row_s, choice = config.chunks.length_s, options.choice
     tables = (
         detections.tables(audio.as_text(name), one.values, row_s, one.duration_s, model.species, choice)
@@ -215,31 +214,21 @@ def _write(found, heard, out, model, config, options, columns) -> tuple[int, lis
     return 0, [], out / options.format
 
 
-def _write_submission(found, heard, out, model, config, columns) -> tuple[int, list[str], Path]:
+def _write_submission(found, heard, out, model, config, wanted) -> tuple[int, list[str], Path]:
     labels = model.species["primary_label"].tolist()
     share = model.species["share"].to_numpy(np.float32)
-    tables, filled = [], 0
-    for one, length_s in zip(found, _lengths_s(found, heard), strict=True):
-        if one.name in heard:
-            values = heard[one.name].values
-        else:
-            samples = round(length_s * config.audio.sample_rate_hz)
-            values = np.tile(share, (soundscapes.count(samples, config.chunk_samples, config), 1))
-            filled += len(values)
-        tables.append(soundscapes.rows(one.path, values, labels, config))
-    table, unknown = soundscapes.submitted(pd.concat(tables, ignore_index=True), labels, columns)
+    known = [
+        soundscapes.rows(one.path, heard[one.name].values, labels, config, wanted.prefix)
+        for one in found
+        if one.name in heard
+    ]
+    paths, table = [one.path for one in found], soundscapes.together(known, labels)
+    lengths = hearing.durations_s
+    table, filled = submissions.complete(table, paths, share, labels, config, lengths, wanted.prefix)
+    table, unknown = submissions.submitted(table, labels, wanted.columns)
     with replacing(out / "submission.csv") as aside:
         table.to_csv(aside, index=False)
     return filled, unknown, out / "submission.csv"
-
-
-def _lengths_s(found: list[Recording], heard: kept.Kept) -> list[float]:
-    """How long each recording is; one that cannot be read is taken to be as long as most, as a submission wants rows
-    of it too."""
-    others = hearing.durations_s([one for one in found if one.name not in heard])
-    known = [others[one.name] if one.name in others else heard.duration_s(one.name) for one in found]
-    lengths = pd.Series(known)
-    return lengths.fillna(lengths.median()).fillna(0.0).tolist()
 
 
 def _refuse(options: Options, opened: list[Exported]) -> None:

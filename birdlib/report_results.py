@@ -146,7 +146,7 @@ def more(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
             rows.append((f"{name}: average precision", score(of, "average_precision"), remark))
     if (heard := metrics.get("soundscapes", {})).get("macro_roc_auc") is not None:
         remark = f"{heard['rows']:,} windows, {heard['species']} species that sing in one"
-        rows.append(("soundscapes: macro ROC-AUC by window", Score(heard["macro_roc_auc"], form=".3f"), remark))
+        rows.append(("soundscapes: macro ROC-AUC by window", score(heard, "macro_roc_auc"), remark))
     if calibrated := tested.get("calibration"):
         remark = "how far its probabilities are from how often it is right"
         rows.append(("expected calibration error", Score(calibrated["expected_error"]), remark))

@@ -1,4 +1,4 @@
-"""Soundscapes: recordings of any length -> a row of probabilities every five seconds -> ``submission.csv``.
+"""Soundscapes: recordings of any length -> a row of probabilities every five seconds.
 
 A recording is heard in windows of a chunk's length, which begin every ``soundscapes.step_s`` and may overlap. Rows are
 as long, side by side; a row's probabilities are the mean of the windows that overlap it, each weighing as much as it
@@ -26,10 +26,7 @@ if TYPE_CHECKING:
 # What is left of a recording beyond its last window is no window of its own if it is shorter: decoding and resampling
 # may leave a sample too many.
 REST_S = 0.1
-
-
-class SampleError(ValueError):
-    """A ``sample_submission.csv`` that does not say which columns to submit: which, why, and what to do."""
+PREFIX = "soundscape_"  # what row ids began with up to 2025; in 2026 they begin with the file's name
 
 
 class Soundscapes(NamedTuple):
@@ -182,7 +179,9 @@ def hear(path: Path, classifier: Classifier, config: Config, embeddings: bool = 
     return Heard(said, found.samples / config.audio.sample_rate_hz, made)
 
 
-def predict(paths: list[Path], classifier: Classifier, labels: list[str], config: Config) -> Predictions:
+def predict(
+    paths: list[Path], classifier: Classifier, labels: list[str], config: Config, prefix: str = PREFIX
+) -> Predictions:
     """Probabilities of every row of every soundscape; a file that cannot be read is listed and left out.
 
     Returns
@@ -192,19 +191,24 @@ def predict(paths: list[Path], classifier: Classifier, labels: list[str], config
     tables, problems = [], {}
     for path in tqdm(paths, desc="soundscapes", unit="file", mininterval=1.0):
         try:
-            tables.append(rows(path, hear(path, classifier, config).values, labels, config))
+            tables.append(rows(path, hear(path, classifier, config).values, labels, config, prefix))
         except audio.AudioError as error:
             name = audio.as_text(f"{path.parent.name}/{path.name}")
             problems[name] = audio.as_text(str(error).removeprefix(f"{path}: "))
+    return Predictions(together(tables, labels), problems)
+
+
+def together(tables: Sequence[pd.DataFrame], labels: list[str]) -> pd.DataFrame:
+    """Rows of recordings, as `rows` gives them, one below the other; no rows where there are no recordings."""
     nothing = pd.DataFrame(columns=["row_id", "filename", "start_s", *labels])
-    return Predictions(pd.concat(tables, ignore_index=True) if tables else nothing, problems)
+    return pd.concat(tables, ignore_index=True) if tables else nothing
 
 
-def rows(path: Path, values: np.ndarray, labels: list[str], config: Config) -> pd.DataFrame:
-    """A recording's rows as a table: row_id (``soundscape_<id>_<end second>``), filename, start_s, a column a class."""
+def rows(path: Path, values: np.ndarray, labels: list[str], config: Config, prefix: str = PREFIX) -> pd.DataFrame:
+    """A recording's rows as a table: `row_id`, filename, start_s, a column a class."""
     start_s = np.arange(len(values)) * config.chunks.length_s
     table = pd.DataFrame(values, columns=labels, dtype="float32")
-    table.insert(0, "row_id", [row_id(path, start + config.chunks.length_s) for start in start_s])
+    table.insert(0, "row_id", [row_id(path, start + config.chunks.length_s, prefix) for start in start_s])
     table.insert(1, "filename", audio.as_text(path.name))
     table.insert(2, "start_s", start_s)
     return table
@@ -244,11 +248,15 @@ def present(table: pd.DataFrame, truths: pd.DataFrame, labels: list[str], config
 
 
 class Score(NamedTuple):
-    """How well rows say what sings in them: macro ROC-AUC over the ``species`` that sing in some row, of ``rows``."""
+    """How well rows say what sings in them: macro ROC-AUC over the ``species`` that sing in some row, of ``rows``.
+
+    Its interval, in ``intervals``, resamples whole soundscapes.
+    """
 
     macro_roc_auc: float
     species: int
     rows: int
+    intervals: dict[str, list[float]]
 
 
 def score(table: pd.DataFrame, labels: list[str], data_dir: Path, config: Config) -> Score | None:
@@ -257,63 +265,16 @@ def score(table: pd.DataFrame, labels: list[str], data_dir: Path, config: Config
     if truths is None or (known := table[table["filename"].isin(truths["filename"])].reset_index(drop=True)).empty:
         return None
     sings, said = present(known, truths, labels, config), known[labels].to_numpy()
-    once = np.ones((1, len(known)), np.int32)
-    areas = np.array([intervals.ranking(yes, of, once)[0][0] for yes, of in zip(sings.T, said.T, strict=True)])
-    found = areas[np.isfinite(areas)]
-    return Score(float(found.mean()) if len(found) else math.nan, len(found), len(known))
+    weights = np.vstack([np.ones((1, len(known)), np.int32), intervals.resampled(known["filename"], config.seed)])
+    areas = np.array([intervals.ranking(yes, of, weights)[0] for yes, of in zip(sings.T, said.T, strict=True)])
+    there = np.isfinite(areas)
+    with np.errstate(invalid="ignore"):  # a resample may have none that sings
+        value, *resamples = np.where(there, areas, 0).sum(axis=0) / there.sum(axis=0)
+    limits = np.clip(intervals.limits(value, np.array(resamples), known["filename"]), 0, 1).tolist()
+    return Score(float(value), int(there[:, 0].sum()), len(known), {"macro_roc_auc": limits})
 
 
-def row_id(path: Path, end_s: float) -> str:
-    """The competition's name of a row: ``soundscape_<id>_<end second>``."""
+def row_id(path: Path, end_s: float, prefix: str = PREFIX) -> str:
+    """The competition's name of a row, ``<prefix><id>_<end second>``; a file's name may have the prefix itself."""
     stem = audio.as_text(path.stem)
-    return f"{stem if stem.startswith('soundscape_') else f'soundscape_{stem}'}_{round(end_s)}"
-
-
-def columns(sample: Path) -> list[str]:
-    """The classes that a sample submission asks for, in its order: all its columns but row_id and those without a name.
-
-    Raises
-    ------
-    SampleError
-        if it cannot be read, or lacks row_id.
-    """
-    advice = "it should be the competition's sample_submission.csv, with row_id and a column a class"
-    try:
-        found = list(pd.read_csv(sample, nrows=0, index_col=False).columns)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise SampleError(f"{sample} is not readable as CSV ({reason}): {advice}") from None
-    # A table that was saved with its index has a column more, which pandas calls "Unnamed: 0".
-    classes = [name for name in found if name != "row_id" and not name.startswith("Unnamed: ")]
-    if "row_id" not in found or not classes:
-        lacking = "a column a class" if "row_id" in found else "the column row_id"
-        raise SampleError(f"{sample} lacks {lacking}: {advice}")
-    return classes
-
-
-def submission(predictions: pd.DataFrame, labels: list[str], sample: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The table to submit: row_id, then the classes of the sample submission in its order (else `labels`).
-
-    Parameters
-    ----------
-    sample : ``sample_submission.csv``, or the folder that it is in, where there is one.
-
-    Returns
-    -------
-    table, unknown : the classes in ``unknown`` are asked for and not known to the model; their column is 0.
-
-    Raises
-    ------
-    SampleError
-        as `columns` does.
-    """
-    sample = sample / "sample_submission.csv" if sample.is_dir() else sample
-    return submitted(predictions, labels, columns(sample) if sample.exists() else labels)
-
-
-def submitted(predictions: pd.DataFrame, labels: list[str], columns: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
-    """As `submission`, of these columns."""
-    unknown = [column for column in columns if column not in labels]
-    table = predictions.reindex(columns=["row_id", *columns])
-    table[unknown] = 0.0
-    return table, unknown
+    return f"{stem if stem.startswith(prefix) else prefix + stem}_{round(end_s)}"

@@ -45,8 +45,8 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import pandas as pd
 from IPython.display import Markdown, display
 
-from birdlib import audio, calibration, classifier, evaluation, examples, intervals, overview, paper, players, plots
-from birdlib import runs, soundscapes, spectrogram, testing
+from birdlib import audio, calibration, classifier, evaluation, examples, exported, hearing, intervals, overview, paper
+from birdlib import players, plots, runs, soundscapes, spectrogram, submissions, testing
 
 run = runs.open_run("06_testing", config, run_dir, data_dir, overrides)
 names = overview.names(run.read_table("recordings"))
@@ -194,7 +194,8 @@ pd.DataFrame.from_dict(groups, orient="index")
 # %%
 found = soundscapes.find(run.data_dir, run.config)
 average = classifier.average(list(classifiers.values()))
-windows, unreadable = soundscapes.predict(found.paths, average, result.labels, run.config)
+wanted = submissions.wanted_in(run.data_dir, result.labels)
+windows, unreadable = soundscapes.predict(found.paths, average, result.labels, run.config, wanted.prefix)
 run.record_errors({**result.broken, **unreadable})
 hidden = " `test_soundscapes/` is empty, as on Kaggle until the notebook is scored: these stand in."
 some = f"{len(found.paths)} soundscapes from `{found.folder}/`, {len(windows):,} windows."
@@ -220,12 +221,21 @@ if len(windows):
 # %%
 self_score = soundscapes.score(windows, result.labels, run.data_dir, run.config)
 run.update_metrics("soundscapes", self_score._asdict() if self_score else {"rows": 0})
-untold = "Nobody has said what sings in these soundscapes: no score."
-score = "Macro ROC-AUC by window: **{:.3f}**, {} species, {:,} windows." if self_score else untold
-Markdown(score.format(*(self_score or ())))
+score = "Nobody has said what sings in these soundscapes: no score."
+if self_score:
+    area = intervals.told(self_score.macro_roc_auc, *self_score.intervals["macro_roc_auc"])
+    score = f"Macro ROC-AUC by window: **{area}**, {self_score.species} species, {self_score.rows:,} windows."
+Markdown(score)
+
+# %% [markdown]
+# A submission that lacks a row is refused: those of a soundscape that cannot be read are filled with the share that
+# each species has in the training.
 
 # %%
-table, unknown = soundscapes.submission(windows, result.labels, run.data_dir)
+share = exported.species(run.read_table("recordings"), run.read_table("splits"), result.labels)["share"]
+lengths, prefix = hearing.durations_s, wanted.prefix
+whole, filled = submissions.complete(windows, found.paths, share, result.labels, run.config, lengths, prefix)
+table, unknown = submissions.submitted(whole, result.labels, wanted.columns)
 run.write_csv("submission.csv", table)
 run.write_table("predictions", result.predictions)
 run.finish()
@@ -245,4 +255,5 @@ Markdown(f"""## What we saw{run.synthetic}
 - Most confused: {"; ".join(told) or "no two species"}.
 - Species without a recording there: {", ".join(untested) or "none"}.
 - `submission.csv`: {len(table):,} rows and {table.shape[1] - 1} species, {len(unknown)} of them unknown to this model.
+  {filled:,} rows are of soundscapes that cannot be read: class priors.
 """)

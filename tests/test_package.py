@@ -36,6 +36,7 @@ WITHOUT_KERAS = (
         "formats",
         "detections",
         "recorders",
+        "submissions",
         "soundscapes",
         "classifier",
         "int8",

@@ -244,6 +244,19 @@ def test_a_submission(folder, model, out, tmp_path):
     assert not table["zebra1"].any()
 
 
+def test_a_submission_whose_rows_are_called_as_the_files(folder, model, out, tmp_path):
+    sample = tmp_path / "sample.csv"
+    pd.DataFrame({"row_id": ["BC2026_Test_0001_5"], "lowbir1": [0.5]}).to_csv(sample, index=False)
+    table = pd.read_csv(heard(folder, model, out, options=Options("submission", workers=1, sample=sample)).written)
+    assert table["row_id"].str.rsplit("_", n=1).str[0].unique().tolist() == ["20240501_053000", "c", "b"]
+    for name in ("x", "soundscape_x"):
+        save(tmp_path / f"in/{name}.wav", noise(1))
+    found = asked.recordings([tmp_path / "in"], CONFIG)
+    assert asked.wanted(sample, [], found, LABELS)[0] == (["lowbir1"], "")  # what would be the same with a prefix
+    with pytest.raises(PredictError, match="would have the same rows"):
+        asked.wanted(None, [tmp_path / "in"], found, LABELS)
+
+
 def test_what_the_budget_does_not_reach_is_filled_with_priors(folder, model, tmp_path):
     summary = heard(folder, model, tmp_path / "out", options=Options("submission", workers=1, budget_minutes=0))
     assert (summary.heard, len(summary.unreached), summary.filled) == (0, 3, 9)

@@ -201,6 +201,23 @@ def test_a_changed_setting_of_the_last_stage_runs_it_alone(copy, tiny_data):
     assert after == held_out["tinbir1"] + held_out["tinbir2"]
 
 
+@pytest.mark.slow
+def test_a_soundscape_that_cannot_be_read_has_its_rows_in_the_submission(copy, tiny_data):
+    heard, broken = pd.read_csv(copy / "submission.csv"), tiny_data / "test_soundscapes" / "soundscape_0.ogg"
+    broken.write_bytes(b"no audio")
+    try:
+        series.run(run_dir=copy, first="06")
+    finally:
+        broken.unlink()
+    table = pd.read_csv(copy / "submission.csv")
+    assert table["row_id"].tolist() == [f"soundscape_{one}_{end}" for one in (0, 1) for end in range(1, 11)]
+    np.testing.assert_allclose(table.iloc[10:, 1:], heard.iloc[:, 1:], atol=1e-5)
+    split = pd.read_parquet(copy / "tables" / "splits.parquet")
+    share = split.loc[split["split"] != "test", "primary_label"].value_counts(normalize=True)
+    np.testing.assert_allclose(table.iloc[:10, 1:], np.tile(share[table.columns[1:]], (10, 1)), atol=1e-6)
+    assert "10 rows are of soundscapes that cannot be read" in text_of(executed(copy, "06_testing"))
+
+
 @pytest.mark.parametrize(
     ("overrides", "which", "named"),
     [

@@ -1,4 +1,4 @@
-"""Soundscapes: windows and row ids by hand, the table to submit, and what happens without any."""
+"""Soundscapes: windows and rows by hand, and what happens without any."""
 
 import itertools
 import os
@@ -195,7 +195,9 @@ def test_the_score_is_scikit_learns(tmp_path):
     x, y = [1, 1, 1, 0, 0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 0, 1, 0, 0, 0, 0]
     expected = np.mean([roc_auc_score(x, table["x"]), roc_auc_score(y, table["y"])])
     found = soundscapes.score(table, ["x", "y", "z"], tmp_path, CONFIG)
-    assert found == (pytest.approx(expected), 2, 10)
+    assert found[:3] == (pytest.approx(expected), 2, 10)
+    low, high = found.intervals["macro_roc_auc"]  # of two soundscapes: all that could be
+    assert low <= expected <= high
 
 
 def test_labels_that_read_as_numbers_or_as_nothing_are_scored(tmp_path):
@@ -203,7 +205,7 @@ def test_labels_that_read_as_numbers_or_as_nothing_are_scored(tmp_path):
         "filename,start_s,end_s,primary_label\na.ogg,0,1,1234\na.ogg,5,6,nan\n12.0,5,6,01234\n"
     )
     table = pd.DataFrame({"filename": "a.ogg", "start_s": [0.0, 5.0], "1234": [0.9, 0.1], "nan": [0.9, 0.1]})
-    assert soundscapes.score(table, ["1234", "nan"], tmp_path, CONFIG) == (0.5, 2, 2)  # one is right, one is wrong
+    assert soundscapes.score(table, ["1234", "nan"], tmp_path, CONFIG)[:3] == (0.5, 2, 2)  # one right, one wrong
     assert soundscapes.truth(tmp_path, "a.ogg")["primary_label"].tolist() == ["1234", "nan"]
 
 
@@ -224,13 +226,6 @@ def test_predictions_have_a_row_a_window(scenes):
     assert table["start_s"].tolist() == [0, 5, 10]
     assert table["still"].iloc[1] == 1  # digital silence is an image of zeros
     assert table["loud"].iloc[0] > 0.5
-
-
-@pytest.mark.parametrize(
-    ("name", "row"), [("soundscape_12.ogg", "soundscape_12_5"), ("460830.ogg", "soundscape_460830_5")]
-)
-def test_row_ids(tmp_path, name, row):
-    assert soundscapes.row_id(tmp_path / name, 5.0) == row
 
 
 def test_a_broken_soundscape_costs_itself(scenes):
@@ -254,45 +249,9 @@ def test_a_few_unlabeled_ones_stand_in_for_an_empty_test_set(tmp_path):
 def test_none_at_all_gives_an_empty_table_with_its_columns(tmp_path):
     found = soundscapes.find(tmp_path, CONFIG)
     assert found == ([], "", 0)
-    table, _ = soundscapes.predict([], Classifier(loudness, CONFIG), ["loud", "still"], CONFIG)
-    submission, unknown = soundscapes.submission(table, ["loud", "still"], tmp_path)
-    assert list(submission.columns) == ["row_id", "loud", "still"]
-    assert len(submission) == 0
-    assert unknown == []
-
-
-def test_the_submission_has_the_columns_asked_for_in_their_order(tmp_path):
-    pd.DataFrame(columns=["row_id", "zebra", "b", "a"]).to_csv(tmp_path / "sample_submission.csv", index=False)
-    predictions = pd.DataFrame({"row_id": ["x_5"], "filename": "x", "start_s": 0.0, "a": [0.25], "b": [0.75]})
-    table, unknown = soundscapes.submission(predictions, ["a", "b"], tmp_path)
-    assert list(table.columns) == ["row_id", "zebra", "b", "a"]
-    assert table.iloc[0].tolist() == ["x_5", 0.0, 0.75, 0.25]
-    assert unknown == ["zebra"]
-
-
-def test_the_columns_of_a_sample_wherever_its_row_id_stands_and_with_an_index(tmp_path):
-    table = pd.DataFrame({"b": [0.1], "row_id": ["x_5"], "a": [0.9]})
-    table.to_csv(tmp_path / "sample.csv")  # with its index
-    assert soundscapes.columns(tmp_path / "sample.csv") == ["b", "a"]
-    table.set_index("row_id").to_csv(tmp_path / "sample.csv")
-    assert soundscapes.columns(tmp_path / "sample.csv") == ["b", "a"]
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (None, r"sample\.csv is not readable as CSV \(No such file"),
-        (b"", r"sample\.csv is not readable as CSV \(No columns"),
-        (b"\xff\xfe\x00", r"sample\.csv is not readable as CSV"),
-        (b"id,a,b\n", r"sample\.csv lacks the column row_id"),
-        (b"row_id\n", r"sample\.csv lacks a column a class"),
-    ],
-)
-def test_a_sample_that_does_not_say_what_to_submit(tmp_path, content, said):
-    if content is not None:
-        (tmp_path / "sample.csv").write_bytes(content)
-    with pytest.raises(soundscapes.SampleError, match=said):
-        soundscapes.columns(tmp_path / "sample.csv")
+    table, problems = soundscapes.predict([], Classifier(loudness, CONFIG), ["loud", "still"], CONFIG)
+    assert (len(table), list(table)) == (0, ["row_id", "filename", "start_s", "loud", "still"])
+    assert problems == {}
 
 
 def test_a_name_that_is_no_utf_8_is_written_as_text(tmp_path):
@@ -303,14 +262,6 @@ def test_a_name_that_is_no_utf_8_is_written_as_text(tmp_path):
     table.to_csv(tmp_path / "table.csv")
     assert table[["row_id", "filename"]].iloc[0].tolist() == ["soundscape_caf\\xe9_5", "caf\\xe9.wav"]
     assert list(problems) == [f"{tmp_path.name}/na\\xefve.wav"]
-
-
-def test_the_real_competitions_columns(shared):
-    folder = shared / "data" / "birdclef2024"
-    table, unknown = soundscapes.submission(pd.DataFrame({"row_id": ["x_5"], "asbfly": [0.5]}), ["asbfly"], folder)
-    assert table.shape == (1, 183)
-    assert table["asbfly"].tolist() == [0.5]
-    assert len(unknown) == 181
 
 
 def test_the_truth_of_one_soundscape(tiny_data, tmp_path):
