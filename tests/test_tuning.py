@@ -322,6 +322,7 @@ TINY = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_command_searches_and_a_run_with_what_it_found_trains_the_same(tiny_data, tmp_path, call):
     (tmp_path / "tiny.yaml").write_text(configs.brief(configs.load("sample", TINY)))
     folder = tmp_path / "tune"
