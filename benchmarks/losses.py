@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import pandas as pd
 import xc10_training
+from xc10 import rounded
 
 from birdlib import chunks, evaluation, intervals, models, runs, series, splits, stages, training
 from birdlib import config as configs
@@ -75,11 +76,6 @@ def tested(loss: str) -> dict[str, list]:
     truth = pd.Index(data.labels).get_indexer(said["primary_label"])
     probabilities = rounded(said[data.labels].to_numpy(float))
     return {"filenames": said["filename"].tolist(), "truth": truth.tolist(), "probabilities": probabilities}
-
-
-def rounded(probabilities: np.ndarray) -> list[list[float]]:
-    """To five digits from the first that is not 0: by places after the point, what is rare would be nothing."""
-    return [[float(f"{each:.5g}") for each in row] for row in probabilities]
 
 
 def _test(run: runs.Run) -> pd.DataFrame:

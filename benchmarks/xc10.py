@@ -147,11 +147,15 @@ def told(name: str, candidate: int, task: training.Task, train: bool) -> np.ndar
         found = training.run(row.kind, settings(row, candidate, task.seed), row.views, task)
         what = {"row": name, "candidate": candidate, **task._asdict(), "backend": backend(row)}
         seconds = time.perf_counter() - began
-        digits = [[float(f"{each:.5g}") for each in row] for row in found]
-        write_json(file, {**what, "seconds": round(seconds, 1), "probabilities": digits})
+        write_json(file, {**what, "seconds": round(seconds, 1), "probabilities": rounded(found)})
         print(f"{name}, {row.candidates[candidate]}: {task} in {seconds:.0f} s", flush=True)
     kept = read_json(file)
     return np.maximum(np.array(kept["probabilities"], np.float32), LEAST) if kept else None
+
+
+def rounded(probabilities: np.ndarray) -> list[list[float]]:
+    """To five digits from the first that is not 0: by places after the point, what is rare would be nothing."""
+    return [[float(f"{each:.5g}") for each in row] for row in probabilities]
 
 
 def chosen(name: str, task: training.Task, train: bool) -> int | None:
@@ -257,8 +261,7 @@ def scores(seeds: list[int]) -> pd.DataFrame:
     for name in ["regression", *ROWS]:
         for group_by in ROWS[name].groupings if name in ROWS else GROUPINGS:
             against = "cnn_plain" if name.removeprefix("cnn_") in EFFECTS else "regression"
-            pairs = [(by_recording(name, group_by, seed), by_recording(against, group_by, seed)) for seed in seeds]
-            pairs = [pair for pair in pairs if all(each is not None for each in pair)]
+            pairs = _pairs(name, against, group_by, seeds)
             line = {"row": name, "by": group_by, "done": _done(name, group_by, seeds), "seeds": len(pairs)}
             if pairs:
                 score = paired(*zip(*pairs, strict=True), training.groups(training.recordings(), group_by))
@@ -273,13 +276,18 @@ def steps(seeds: list[int]) -> pd.DataFrame:
     rows = []
     for name, other in STEPS:
         for group_by in GROUPINGS:
-            pairs = [(by_recording(name, group_by, seed), by_recording(other, group_by, seed)) for seed in seeds]
-            pairs = [pair for pair in pairs if all(each is not None for each in pair)]
+            pairs = _pairs(name, other, group_by, seeds)
             if pairs:
                 found = paired(*zip(*pairs, strict=True), training.groups(training.recordings(), group_by)).difference
                 line = {"row": name, "against": other, "by": group_by, "seeds": len(pairs)}
                 rows.append(line | {"gain": _told(found, "+"), "verdict": verdict(*found[1:])})
     return pd.DataFrame(rows)
+
+
+def _pairs(name: str, other: str, group_by: str, seeds: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """`by_recording` of two rows, for each seed that both have."""
+    pairs = [(by_recording(name, group_by, seed), by_recording(other, group_by, seed)) for seed in seeds]
+    return [pair for pair in pairs if all(each is not None for each in pair)]
 
 
 def _told(estimate: tuple[float, float, float], sign: str = "") -> str:

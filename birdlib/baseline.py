@@ -126,15 +126,22 @@ def regression():
 def probabilities(
     sides: Sequence[pd.DataFrame], test: pd.DataFrame, labels: list[str], data_dir: Path, config: Config
 ) -> np.ndarray:
-    """Predicts the chunks `test` (columns filename, start_s), by one fit to the chunks of each of `sides`, averaged.
+    """The mean of what `by_side` gives: float64 (test chunks, classes)."""
+    return by_side(sides, test, labels, data_dir, config).mean(axis=0)
+
+
+def by_side(
+    sides: Sequence[pd.DataFrame], test: pd.DataFrame, labels: list[str], data_dir: Path, config: Config
+) -> np.ndarray:
+    """Predicts the chunks `test` (columns filename, start_s), by one fit to the chunks of each of `sides`.
 
     Those have primary_label too. Of a class with more than ``testing.baseline_chunks`` chunks on a side, that many,
     evenly spread, are used.
 
     Returns
     -------
-    probabilities : float64 (test chunks, classes), columns in the order of `labels`; all alike for what cannot be read
-        any more.
+    probabilities : float64 (sides, test chunks, classes), the last in the order of `labels`; all alike for what cannot
+        be read any more.
     """
     sides = [chunks.thinned(side, "primary_label", config.testing.baseline_chunks) for side in sides]
     places = [pd.MultiIndex.from_frame(table[["filename", "start_s"]]) for table in (*sides, test)]
@@ -145,7 +152,7 @@ def probabilities(
         _predicted(asked, of, pd.Index(labels).get_indexer(side["primary_label"]), len(labels))
         for of, side in zip(learnt, sides, strict=True)
     ]
-    return np.mean(said, axis=0)
+    return np.stack(said)
 
 
 def _predicted(asked: np.ndarray, learnt: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:

@@ -108,12 +108,15 @@ def headline(
         areas[:, each], precisions[:, each] = intervals.ranking(truth == each, probabilities[:, each], both)
     right = {name: ranks(truth, probabilities) < most for name, most in (("accuracy", 1), ("top_5", 5))}
     found = {name: intervals.mean(values, both) for name, values in right.items()}
-    found |= {"macro_roc_auc": _over_classes(areas), "mean_average_precision": _over_classes(precisions)}
-    return {name: _estimate(values, groups) for name, values in found.items()}
+    found |= {"macro_roc_auc": over_classes(areas), "mean_average_precision": over_classes(precisions)}
+    return {name: bounded(values, groups) for name, values in found.items()}
 
 
-def _estimate(values: np.ndarray, groups: Sequence[str]) -> Estimate:
-    """A share from its value and those of the resamples after it."""
+def bounded(values: np.ndarray, groups: Sequence[str]) -> Estimate:
+    """A share from its value and those of the resamples after it, (1 + repeats,); its interval is within 0..1.
+
+    What resampling adds by itself is taken off, which may lead out of that.
+    """
     low, high = intervals.limits(values[0], values[1:], groups)
     return Estimate(float(values[0]), float(np.maximum(low, 0)), float(np.minimum(high, 1)))
 
@@ -154,8 +157,8 @@ def summary(
     }
 
 
-def _over_classes(values: np.ndarray) -> np.ndarray:
-    """Mean of the known in each row."""
+def over_classes(values: np.ndarray) -> np.ndarray:
+    """Mean of the known in each row, such as of the classes in each resample: float64 (rows,)."""
     known = np.isfinite(values)
     with np.errstate(invalid="ignore"):
         return np.where(known, values, 0).sum(axis=1) / known.sum(axis=1)
@@ -173,7 +176,7 @@ def binary(truth: np.ndarray, scores: np.ndarray, groups: Sequence[str], seed: i
         return BinaryScore(nothing, nothing, positives, len(truth))
     if len(np.unique(np.asarray(groups)[truth])) < 2:
         weights = weights[:1]
-    estimates = [_estimate(values, groups) for values in intervals.ranking(truth, scores, weights)]
+    estimates = [bounded(values, groups) for values in intervals.ranking(truth, scores, weights)]
     return BinaryScore(*estimates, positives, len(truth))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from birdlib import audio, intervals
+from birdlib import audio, evaluation, intervals
 
 if TYPE_CHECKING:
     from birdlib.classifier import Classifier
@@ -267,11 +267,8 @@ def score(table: pd.DataFrame, labels: list[str], data_dir: Path, config: Config
     sings, said = present(known, truths, labels, config), known[labels].to_numpy()
     weights = np.vstack([np.ones((1, len(known)), np.int32), intervals.resampled(known["filename"], config.seed)])
     areas = np.array([intervals.ranking(yes, of, weights)[0] for yes, of in zip(sings.T, said.T, strict=True)])
-    there = np.isfinite(areas)
-    with np.errstate(invalid="ignore"):  # a resample may have none that sings
-        value, *resamples = np.where(there, areas, 0).sum(axis=0) / there.sum(axis=0)
-    limits = np.clip(intervals.limits(value, np.array(resamples), known["filename"]), 0, 1).tolist()
-    return Score(float(value), int(there[:, 0].sum()), len(known), {"macro_roc_auc": limits})
+    value, *limits = evaluation.bounded(evaluation.over_classes(areas.T), known["filename"])
+    return Score(value, int(np.isfinite(areas[:, 0]).sum()), len(known), {"macro_roc_auc": limits})
 
 
 def row_id(path: Path, end_s: float, prefix: str = PREFIX) -> str:

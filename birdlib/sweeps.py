@@ -120,9 +120,10 @@ def _prepare(
         settled = runs.settle(folder, config or "sample", data_dir, overrides)
         runs.keep_settings(folder, settled)
         for one in STAGES:
-            if runs.is_current(one, settled, folder):
+            known: dict[str, str] = {}
+            if runs.is_current(one, settled, folder, known):
                 continue
-            mine = fingerprint(one, settled, folder)
+            mine = fingerprint(one, settled, folder, known)
             same = (other for other in others if other != folder and _has(one, other, mine))
             if (source := next(same, None)) is None:
                 return

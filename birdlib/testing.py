@@ -174,17 +174,13 @@ def baseline_score(run: Run, result: Result) -> float:
     every = run.read_table("chunks")
     kept = every[chunks.kept(every, run.config.silence)]
     held_out, truth = result.chunks[result.kept].reset_index(drop=True), result.truth[result.kept]
-    sides = {fold: _of_side(kept, splits.side(split_table, "train", fold)) for fold in run.config.folds}
+    sides = [_of_side(kept, splits.side(split_table, "train", fold)) for fold in run.config.folds]
+    said = baseline.by_side(sides, held_out, result.labels, run.data_dir, run.config)
     if result.side == "test":
-        predicted = baseline.probabilities(list(sides.values()), held_out, result.labels, run.data_dir, run.config)
-        return evaluation.accuracy(truth, predicted)
+        return evaluation.accuracy(truth, said.mean(axis=0))
     validates = held_out["filename"].map(split_table.set_index("filename")["fold"])
-    right = []
-    for fold, side in sides.items():
-        own = (validates == fold).to_numpy()
-        predicted = baseline.probabilities([side], held_out[own], result.labels, run.data_dir, run.config)
-        right.append(predicted.argmax(axis=1) == truth[own])
-    return float(np.concatenate(right).mean())
+    own = pd.Index(run.config.folds).get_indexer(validates)
+    return evaluation.accuracy(truth, said[own, np.arange(len(truth))])
 
 
 def headline(scores: Mapping[str, Any]) -> pd.DataFrame:

@@ -122,7 +122,7 @@ run.save_figure(plots.comparison(bars, 1 / len(labels), "Validation", "accuracy 
 # How often each phase was right about the same validation chunks:
 
 # %%
-said = [folds.out_of_fold(run, phase).drop(columns="fold") for phase in (1, 2)]
+said = [table.drop(columns="fold") for table in (folds.out_of_fold(run, phase=1), said_out)]
 examples.changes(*said)
 
 # %% [markdown]
